@@ -1,0 +1,229 @@
+"""What two or more of the networks share: windows and attention within them, the MLP, the frame around a network, upsamplers."""
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from irformer.norms import NormScheme
+
+# The RGB mean and standard deviation of DIV2K that the official networks and official i-LN take off the input.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+DIV2K_STD = (0.2842, 0.2701, 0.2920)
+
+Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
+
+
+class Network(Protocol):
+    """What the rest of the project asks of a network."""
+
+    scale: int
+    in_channels: int
+    size_multiple: int
+
+    @property
+    def groups(self) -> dict[str, nn.Module]:
+        """The groups of blocks by name, in the order of depth; the output of each is [B, H, W, C]."""
+        ...
+
+
+def partition_windows(x: Tensor, window: int) -> Tensor:
+    """Cut [B, H, W, C] into windows: [B * windows, window * window, C]. H and W are multiples of the window."""
+    B, H, W, C = x.shape
+    x = x.view(B, H // window, window, W // window, window, C)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, window * window, C)
+
+
+def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
+    """Put windows [B * windows, window * window, C] together again: [B, height, width, C]."""
+    C = windows.shape[-1]
+    x = windows.view(-1, height // window, width // window, window, window, C)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, C)
+
+
+def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """Attention bias of shifted windows, from the size alone: [windows, window^2, window^2], 0 within a region and -100 across.
+
+    After the cyclic shift a window at the border holds tokens that are no neighbours in the image. Each axis falls into three regions
+    (before the last window, the part of it that stays, the part that came around), and tokens attend within their own.
+    """
+    rows = _regions(height, window, shift, device)
+    columns = _regions(width, window, shift, device)
+    regions = (3 * rows[:, None] + columns[None, :]).view(1, height, width, 1)
+    regions = partition_windows(regions, window).squeeze(-1)
+    apart = regions[:, :, None] != regions[:, None, :]
+    return torch.zeros(apart.shape, device=device).masked_fill(apart, -100.0)
+
+
+def _regions(size: int, window: int, shift: int, device: torch.device) -> Tensor:
+    position = torch.arange(size, device=device)
+    return (position >= size - window).long() + (position >= size - shift).long()
+
+
+def relative_positions(window: int) -> Tensor:
+    """Row of the bias table for every pair of tokens in a window: [window^2, window^2], values in 0 .. (2 window - 1)^2 - 1."""
+    axis = torch.arange(window)
+    rows, columns = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    row_offset = rows[:, None] - rows[None, :] + window - 1
+    column_offset = columns[:, None] - columns[None, :] + window - 1
+    return row_offset * (2 * window - 1) + column_offset
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within windows, with a learned bias per relative position (Liu et al., Swin, arXiv 2103.14030).
+
+    Args:
+        dim: number of channels C.
+        window: side of a window in tokens.
+        heads: number of heads; divides dim.
+        qkv_bias: queries, keys and values carry biases.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend within each window.
+
+        Args:
+            windows: [B * nW, n, C] with n = window^2 and nW windows for each image.
+            mask: [nW, n, n] added to the scores of each window, or None.
+        """
+        batch, n, C = windows.shape
+        q, k, v = self.qkv(windows).view(batch, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
+        if mask is not None:
+            bias = (bias + mask.unsqueeze(1)).repeat(batch // mask.shape[0], 1, 1, 1)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return self.proj(attended.transpose(1, 2).reshape(batch, n, C))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them, on the last axis.
+
+    Args:
+        dim: number of channels in and out.
+        hidden: number of channels between.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., C] to [..., C]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class InputScaling(nn.Module):
+    """What is done to pixels before a network and undone after it: the mean off, the range, the standard deviation.
+
+    Args:
+        channels: 3 takes the mean (and standard deviation) of DIV2K's RGB; any other number takes mean 0 and deviation 1.
+        pixel_range: the network sees pixels in [0, pixel_range] less the mean; 1, or 255 for the official JPEG networks.
+        standardize: divide by the standard deviation too, as official i-LN.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, pixel_range: float, standardize: bool) -> None:
+        super().__init__()
+        known = channels == 3
+        mean = torch.tensor(DIV2K_MEAN if known else [0.0] * channels)
+        std = torch.tensor(DIV2K_STD if known and standardize else [1.0] * channels)
+        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", (std / pixel_range).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, C, H, W] in [0, 1] to what the network reads."""
+        return (pixels - self.mean.to(pixels.dtype)) / self.std.to(pixels.dtype)
+
+    def undo(self, features: Tensor) -> Tensor:
+        """What the network gives [B, C, H, W] to pixels in [0, 1]."""
+        return features * self.std.to(features.dtype) + self.mean.to(features.dtype)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad [B, C, H, W] at the bottom and on the right, by reflection, to the next multiple of `multiple`.
+
+    Reflection needs more pixels than it adds; a smaller image is padded with its edge.
+    """
+    bottom, right = -x.shape[2] % multiple, -x.shape[3] % multiple
+    # Padding by nothing is not left out: a branch on it would compile a network once more.
+    mode = "reflect" if bottom < x.shape[2] and right < x.shape[3] else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, H, W, C], a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def to_channels_first(x: Tensor) -> Tensor:
+    """[B, H, W, C] to [B, C, H, W], a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+class PatchNorm(nn.Module):
+    """The norm of the patch embedding (patch side 1), under the name that official checkpoints give it: patch_embed.norm.
+
+    Args:
+        dim: number of channels C.
+        norms: the scheme whose `ends` stands here.
+    """
+
+    def __init__(self, dim: int, norms: NormScheme) -> None:
+        super().__init__()
+        self.norm = norms.end(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, H, W, C] to [B, H, W, C]."""
+        return self.norm(x)[0]
+
+
+def residual_conv(dim: int, kind: Literal["1conv", "3conv"]) -> nn.Module:
+    """The convolution that closes a group or the body: one 3x3, or the three thinner ones of SwinIR-L; [B, C, H, W] to the same."""
+    if kind == "1conv":
+        return nn.Conv2d(dim, dim, 3, padding=1)
+    if kind == "3conv":
+        return nn.Sequential(
+            nn.Conv2d(dim, dim // 4, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim // 4, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim, 3, padding=1),
+        )
+    raise ValueError(f"resi_connection={kind}: expected 1conv or 3conv")
+
+
+def pixel_shuffle_upsampler(channels: int, scale: int) -> nn.Sequential:
+    """Convolution and PixelShuffle, by 2 as often as it takes, or once by 3; [B, C, H, W] to [B, C, scale*H, scale*W]."""
+    layers: list[nn.Module] = []
+    if scale == 3:
+        layers = [nn.Conv2d(channels, 9 * channels, 3, padding=1), nn.PixelShuffle(3)]
+    elif scale >= 1 and scale & (scale - 1) == 0:
+        for _ in range(scale.bit_length() - 1):
+            layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
+    else:
+        raise ValueError(f"scale={scale}: the pixelshuffle upsampler takes 3 or a power of 2")
+    return nn.Sequential(*layers)
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Weights of the linear layers from a truncated normal (0.02), biases 0, as all official networks here; for Module.apply."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
