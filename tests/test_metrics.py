@@ -1,0 +1,61 @@
+"""PSNR and SSIM against independent arithmetic, and the wrong choices that the field knows."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import picture
+
+from irformer.metrics import luma, measure, psnr, psnr_y, ssim, ssim_y
+
+
+def test_luma_is_matlabs_studio_range():
+    black, white = ([[[v, v, v]]] for v in (0, 255))
+    assert luma(np.array(black, np.uint8)).item() == 16.0
+    assert luma(np.array(white, np.uint8)).item() == pytest.approx(235.0, abs=1e-12)
+    assert luma(np.array([[[255, 0, 0]]], np.uint8)).item() == pytest.approx(81.481, abs=1e-12)
+
+
+def test_psnr_of_a_known_error():
+    truth = np.full((8, 8, 3), 100, np.uint8)
+    assert psnr(truth + 5, truth) == pytest.approx(20 * np.log10(255 / 5), abs=1e-12)
+    assert psnr(truth, truth) == float("inf")
+    # One gray level on all three channels is 219/255 of a level on Y, while the peak stays 255.
+    assert psnr_y(truth + 5, truth) == pytest.approx(20 * np.log10(255 / (5 * 219 / 255)), abs=1e-9)
+
+
+def _reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """The definition, by 11x11 Gaussian filters on the valid region."""
+    kernel = cv2.getGaussianKernel(11, 1.5)
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return cv2.filter2D(x, -1, kernel @ kernel.T)[5:-5, 5:-5]
+
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mu_a, mu_b = blur(a), blur(b)
+    var_a, var_b, cov = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2, blur(a * b) - mu_a * mu_b
+    return float((((2 * mu_a * mu_b + c1) * (2 * cov + c2)) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+def test_ssim_equals_its_definition():
+    truth, restored = picture(40, 50), picture(40, 50, seed=1)
+    planes = [_reference_ssim(restored[..., c], truth[..., c]) for c in range(3)]
+    assert ssim(restored, truth) == pytest.approx(np.mean(planes), abs=1e-10)
+    assert ssim_y(restored, truth) == pytest.approx(_reference_ssim(luma(restored), luma(truth)), abs=1e-10)
+    assert ssim(truth, truth) == pytest.approx(1.0)
+
+
+def test_the_border_is_cropped_on_all_four_sides():
+    truth = picture(30, 30)
+    restored = truth.copy()
+    restored[:2] = restored[-2:] = 0
+    restored[:, :2] = restored[:, -2:] = 0
+    assert measure(restored, truth, ("psnr_y",), border=2)["psnr_y"] == float("inf")
+    assert measure(restored, truth, ("psnr_y",), border=1)["psnr_y"] < 30
+
+
+def test_images_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"restored image is \(4, 4, 3\), the true one \(4, 5, 3\)"):
+        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), ("psnr",))
+    with pytest.raises(ValueError, match="nothing within a border of 2"):
+        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), ("psnr",), border=2)
