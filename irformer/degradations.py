@@ -42,7 +42,7 @@ class Downscale:
         """The kernel reaches 2 LR pixels to either side, 2.5 from a pixel's centre; rounded up to 3."""
         return 3 * self.scale
 
-    def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:  # noqa: ARG002 (nothing is random here)
+    def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """[H, W, C] to [H / scale, W / scale, C], uint8."""
         height, width = image.shape[:2]
         if height % self.scale or width % self.scale:

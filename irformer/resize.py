@@ -35,7 +35,7 @@ def imresize(image: NDArray[np.uint8], out_height: int, out_width: int, variant:
         raise ValueError(f"imresize takes a uint8 image, found {image.dtype}")
     if variant not in ("matlab_uint8", "matlab_double"):
         raise ValueError(f"imresize variant {variant!r}: expected matlab_uint8 or matlab_double")
-    rows = _resize_rows(image, out_height)
+    rows: NDArray = _resize_rows(image, out_height)
     if variant == "matlab_uint8":
         rows = _round_to_uint8(rows)
     columns = _resize_rows(np.swapaxes(rows, 0, 1), out_width)

@@ -22,10 +22,11 @@ class Network(Protocol):
     scale: int
     in_channels: int
     size_multiple: int
+    channels_first: bool
 
     @property
     def groups(self) -> dict[str, nn.Module]:
-        """The groups of blocks by name, in the order of depth; the output of each is [B, H, W, C]."""
+        """The groups of blocks by name, in the order of depth; their outputs are [B, H, W, C], or [B, C, H, W] if channels_first."""
         ...
 
 

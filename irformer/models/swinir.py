@@ -122,6 +122,8 @@ class SwinIR(nn.Module):
         drop_path_rate: drop-path probability of the last block, growing linearly from 0 over the depth.
     """
 
+    channels_first = False
+
     def __init__(
         self,
         norm: NormScheme,

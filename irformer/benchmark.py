@@ -1,0 +1,99 @@
+"""Restoring test sets and measuring the results: one function, used in validation, at the end of a run and by scripts/benchmark.py."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irformer.data.test_sets import TestPair, TestSet
+from irformer.inference import Restorer
+from irformer.metrics import measure
+from irformer.tasks import Protocol, Task
+
+Metrics = dict[str, float]
+
+
+def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tuple[Metrics, NDArray[np.uint8]]:
+    """Restore one degraded image and measure it against the clean one: the one place where a number of this project comes from.
+
+    Returns:
+        The protocol's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
+    """
+    restored = restorer(pair.lq)
+    return measure(restored, pair.hq, protocol.metrics, protocol.border), restored
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """The metrics of every image of a test set, in their order."""
+
+    name: str
+    lq_source: str
+    per_image: dict[str, Metrics] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Means over the images, as papers report them: of each image's dB, never of pooled errors."""
+        rows = list(self.per_image.values())
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for results.json."""
+        return {"images": len(self.per_image), "lq": self.lq_source, "metrics": self.metrics, "per_image": self.per_image}
+
+
+def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
+    """Restore and measure every image of a test set.
+
+    Args:
+        restorer: degraded to restored image.
+        test_set: the images, and the protocol of its task.
+        on_image: called with the name of each image when it is done, to show progress.
+    """
+    result = SetResult(test_set.name, test_set.lq_source)
+    for pair in test_set:
+        result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
+        if on_image:
+            on_image(pair.name)
+    return result
+
+
+def results_record(checkpoint: str, task: Task, results: Sequence[SetResult]) -> dict[str, Any]:
+    """What results.json holds: which weights, which task and protocol, and every number."""
+    return {
+        "checkpoint": checkpoint,
+        "task": task.name,
+        "protocol": task.protocol.as_dict(),
+        "test_sets": {result.name: result.as_dict() for result in results},
+    }
+
+
+@cache
+def _published() -> list[dict[str, Any]]:
+    return json.loads((Path(__file__).parent / "published.json").read_text())
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published result: which model, trained on what, and its metrics on each test set."""
+
+    model: str
+    train_data: str | None
+    source: str
+    test_sets: dict[str, Metrics]
+
+
+def published_rows(task: str, test_sets: Sequence[str]) -> list[PublishedRow]:
+    """The published results for a task that cover at least one of the test sets, in the order of their publication."""
+    rows: dict[tuple[str, str | None, str], PublishedRow] = {}
+    for entry in _published():
+        if entry["task"] == task and entry["test_set"] in test_sets:
+            key = (entry["model"], entry.get("train_data"), entry["source"])
+            row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
+            row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name.startswith(("psnr", "ssim"))}
+    return list(rows.values())

@@ -1,0 +1,79 @@
+"""The public data sets by the names that papers give them, and the trees in which people have them on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skimage import data as skimage_data
+
+from irformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training set on disk.
+
+    Args:
+        hq: folders of the clean images, below the data folder; the first that exists is taken.
+        lq: folders of the official LR images, `{scale}` for the factor; where none exists LR is made on the fly, to the byte.
+        source: where it comes from.
+    """
+
+    hq: tuple[str, ...]
+    lq: tuple[str, ...] = ()
+    source: str = ""
+
+
+TRAINING_SETS = {
+    "DIV2K": TrainingSet(
+        hq=("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K/HR"),
+        lq=("DIV2K/DIV2K_train_LR_bicubic/X{scale}", "DIV2K_train_LR_bicubic/X{scale}", "DIV2K/LR_bicubic/X{scale}"),
+        source="https://data.vision.ee.ethz.ch/cvl/DIV2K/ (DIV2K_train_HR.zip, 3.5 GB)",
+    ),
+    "Flickr2K": TrainingSet(
+        hq=("Flickr2K/Flickr2K_HR", "Flickr2K/HR", "Flickr2K"),
+        lq=("Flickr2K/Flickr2K_LR_bicubic/X{scale}", "Flickr2K/LR_bicubic/X{scale}"),
+        source="https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar (20 GB)",
+    ),
+    "BSDS400": TrainingSet(
+        hq=("BSDS400/HR", "BSDS400"),
+        source="https://github.com/BIDS/BSDS500 (its train and test images)",
+    ),
+}
+
+# One test set has several names in papers and in folders.
+TEST_SETS = {
+    "Set5": ("Set5",),
+    "Set14": ("Set14",),
+    "B100": ("B100", "BSD100", "BSDS100"),
+    "Urban100": ("Urban100",),
+    "Manga109": ("Manga109",),
+}
+
+# Photographs bundled with scikit-image: CC0 or public domain, a few megapixels in all, enough for a first run.
+SAMPLE_TRAIN = ("coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "motorcycle_left.png", "motorcycle_right.png")
+SAMPLE_VAL = ("astronaut.png", "chelsea.png")
+SAMPLE = "sample"
+
+
+def sample_photos(names: tuple[str, ...]) -> list[Path]:
+    """Paths of photographs that scikit-image installs."""
+    folder = Path(skimage_data.__file__).parent
+    return [folder / name for name in names]
+
+
+def find_folder(root: Path, candidates: tuple[str, ...]) -> Path | None:
+    """The first of the folders below root (or below root/benchmark) that exists."""
+    for candidate in candidates:
+        for folder in (root / candidate, root / "benchmark" / candidate):
+            if folder.is_dir():
+                return folder
+    return None
+
+
+def missing_set(name: str, root: Path, candidates: tuple[str, ...], source: str) -> UserError:
+    """The message for a known set that is not on disk."""
+    where = f"from {source} " if source else ""
+    return UserError(
+        f"{name} was not found below {root} (looked for {', '.join(candidates)}): put it there {where}"
+        "or name another folder by paths.data=FOLDER or the variable IRFORMER_DATA"
+    )

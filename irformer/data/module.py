@@ -1,0 +1,72 @@
+"""The LightningDataModule: uint8 batches for training, whole images for validation."""
+
+from collections.abc import Sequence
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from irformer.data.samples import GlobalBatches, TrainingSamples
+from irformer.data.test_sets import TestPair, TestSet
+from irformer.errors import UserError
+
+
+class RestorationData(lightning.LightningDataModule):
+    """Training samples by global index, and a test set for validation shared out over the processes.
+
+    Args:
+        samples: the training samples.
+        validation: the images that validation restores.
+        batch_size: samples of one optimizer step, over all processes and accumulated batches.
+        workers: processes that read ahead, for each training process.
+    """
+
+    def __init__(self, samples: TrainingSamples, validation: TestSet, batch_size: int, workers: int) -> None:
+        super().__init__()
+        self.samples = samples
+        self.validation = validation
+        self.batch_size = batch_size
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches {lq, hq} of uint8 [b, C, h, w], from the step that the trainer stands at.
+
+        Raises:
+            UserError: the global batch cannot be shared out evenly.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        parts = trainer.world_size * trainer.accumulate_grad_batches
+        if self.batch_size % parts:
+            raise UserError(
+                f"batch_size={self.batch_size} (global) cannot be shared by {trainer.world_size} processes and "
+                f"{trainer.accumulate_grad_batches} accumulated batches: use a multiple of {parts}"
+            )
+        batches = GlobalBatches(
+            batch_size=self.batch_size,
+            steps=trainer.max_steps,
+            start=trainer.global_step,
+            accumulate=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return DataLoader(
+            self.samples,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+            prefetch_factor=4 if self.workers > 0 else None,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Single images; each process takes every world_size-th, so that every image counts once."""
+        trainer = self.trainer
+        assert trainer is not None
+        mine = range(trainer.global_rank, len(self.validation), trainer.world_size)
+        share: Subset[TestPair] = Subset(self.validation, mine)  # type: ignore[arg-type]
+        return DataLoader(share, batch_size=None, collate_fn=_as_it_is)
+
+
+def _as_it_is(pairs: Sequence[TestPair]) -> Sequence[TestPair]:
+    return pairs

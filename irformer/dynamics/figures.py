@@ -1,0 +1,77 @@
+"""Figures of training dynamics, made from dynamics.csv."""
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One statistic of one group's output over training: steps and values, both [N]."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+Dynamics = dict[str, list[Curve]]  # by statistic, one curve for each group in the order of depth
+
+
+def read_dynamics(path: Path) -> Dynamics:
+    """Read a run's dynamics.csv."""
+    points: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            points[row["statistic"], int(row["layer"])].append((int(row["step"]), float(row["value"])))
+    dynamics: Dynamics = defaultdict(list)
+    for (statistic, _), values in sorted(points.items()):
+        steps, numbers = zip(*values, strict=True)
+        dynamics[statistic].append(Curve(np.array(steps), np.array(numbers)))
+    return dict(dynamics)
+
+
+def figure1(arms: dict[str, Dynamics], channels: int, path: Path) -> None:
+    """The paper's Figure 1 for any runs: feature magnitude and channel entropy over depth and iterations, arms beside each other.
+
+    Args:
+        arms: dynamics by the title of their column.
+        channels: C of the network; an entropy of ln C means that all channels carry the same.
+        path: of the picture, PNG or SVG.
+    """
+    depth = len(next(iter(arms.values()))["mean_square"])
+    colours = matplotlib.colormaps["viridis_r"].resampled(depth)
+    figure = Figure(figsize=(1.6 + 3.6 * len(arms), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(arms), sharex=True, sharey="row", squeeze=False)
+    for column, (title, dynamics) in enumerate(arms.items()):
+        magnitude, entropy = axes[0, column], axes[1, column]
+        for layer in range(depth):
+            curve = dynamics["mean_square"][layer]
+            magnitude.plot(curve.steps, curve.values, color=colours(layer), lw=1.8)
+            curve = dynamics["channel_entropy"][layer]
+            entropy.plot(curve.steps, curve.values, color=colours(layer), lw=1.8)
+        magnitude.set_title(title, fontsize=11)
+        magnitude.set_yscale("log")
+        entropy.axhline(np.log(channels), color="0.5", lw=1, ls="--")
+        entropy.set_ylim(0, np.log(channels) * 1.08)
+        entropy.set_xlabel("training iterations")
+        for axis in (magnitude, entropy):
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("feature magnitude\n(mean square of a group's output)")
+    axes[1, 0].set_ylabel("channel entropy\n(nats; few channels dominate at 0)")
+    uniform = f"ln {channels}: all channels alike"
+    axes[1, 0].text(0.02, np.log(channels), uniform, transform=axes[1, 0].get_yaxis_transform(), fontsize=8, color="0.4", va="bottom")
+    bar = figure.colorbar(
+        ScalarMappable(BoundaryNorm(np.arange(depth + 1) + 0.5, depth), colours), ax=axes, shrink=0.6, ticks=range(1, depth + 1)
+    )
+    bar.set_label("depth (group of blocks, the last is nearest the output)")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)

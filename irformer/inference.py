@@ -1,0 +1,85 @@
+"""A network applied to an image of any size: from pixels to pixels, by the rules of a protocol."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from irformer.resize import Variant, imresize
+from irformer.tasks import Padding
+
+
+class Restorer(Protocol):
+    """Anything that turns a degraded image into a restored one."""
+
+    def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
+        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8."""
+        ...
+
+
+class BicubicRestorer:
+    """Bicubic enlargement by MATLAB's imresize: the row that every super-resolution table starts with.
+
+    Args:
+        scale: factor.
+        variant: when the values are rounded.
+    """
+
+    def __init__(self, scale: int, variant: Variant = "matlab_uint8") -> None:
+        self.scale = scale
+        self.variant = variant
+
+    def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
+        """[h, w, C], uint8, to [scale*h, scale*w, C]."""
+        return imresize(lq, lq.shape[0] * self.scale, lq.shape[1] * self.scale, self.variant)
+
+
+class NetworkRestorer:
+    """A network under a padding rule; its output is clamped to [0, 1] and rounded to uint8, as it would be written to a file.
+
+    The network is called as it is: evaluation mode, device and autocast are the caller's.
+
+    Args:
+        network: has `scale` and `size_multiple`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
+        padding: what is done to sizes before the network.
+        device: where the image is sent.
+    """
+
+    def __init__(self, network: nn.Module, padding: Padding, device: torch.device | str = "cpu") -> None:
+        self.network = network
+        self.padding = padding
+        self.device = device
+
+    def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
+        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8."""
+        height, width = lq.shape[:2]
+        x = to_tensor(lq).to(self.device)
+        if self.padding == "flip_always":
+            x = pad_flip_always(x, self.network.size_multiple)  # type: ignore[arg-type]
+        with torch.no_grad():
+            out = self.network(x)
+        return to_image(out[:, :, : height * self.network.scale, : width * self.network.scale])
+
+
+def to_tensor(image: NDArray) -> Tensor:
+    """[h, w, C], uint8 or float32 in units of [0, 1], to float32 [1, C, h, w] in units of [0, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0).float()
+    return pixels / 255 if image.dtype == np.uint8 else pixels
+
+
+def to_image(pixels: Tensor) -> NDArray[np.uint8]:
+    """[1, C, H, W] in units of [0, 1] to [H, W, C], uint8: clamped, then rounded."""
+    levels = (pixels.squeeze(0).float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).cpu().numpy()
+
+
+def pad_flip_always(x: Tensor, multiple: int) -> Tensor:
+    """Pad [B, C, H, W] by its mirror image, at the bottom and on the right, to the next greater multiple: 1 to `multiple` pixels.
+
+    A size that is a multiple already gets a whole window more: so do SwinIR's test scripts, and so its published numbers.
+    """
+    H, W = x.shape[2:]
+    x = torch.cat([x, x.flip(2)], 2)[:, :, : (H // multiple + 1) * multiple]
+    return torch.cat([x, x.flip(3)], 3)[:, :, :, : (W // multiple + 1) * multiple]

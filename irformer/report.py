@@ -1,0 +1,161 @@
+"""Tables and pages of results."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from irformer.benchmark import Metrics, SetResult, published_rows
+from irformer.data.test_sets import TestSet
+from irformer.files import write_atomically
+from irformer.inference import Restorer
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table as people read it: on the terminal, in a page, or as Markdown."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def show(self, console: Console) -> None:
+        """Print the table on a terminal."""
+        table = Table(title=self.title, title_justify="left", caption="\n".join(self.notes) or None, caption_justify="left")
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        # A table in a log file or a pipe must not be folded to the 80 columns of a terminal that is not there.
+        Console(file=console.file, width=console.width if console.is_terminal else 160).print(table)
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        lines = [f"| {' | '.join(row)} |" for row in [self.header, ["---"] * len(self.header), *self.rows]]
+        return "\n".join([*lines, "", *self.notes, ""])
+
+
+def format_metrics(metrics: Metrics) -> str:
+    """Metrics of one cell as papers print them: PSNR with two decimals, SSIM with four."""
+    return " / ".join(f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}" for name, value in metrics.items())
+
+
+def benchmark_table(task: str, metrics: Sequence[str], results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
+    """Results on test sets, one row for each restorer, with the published rows of the task below them.
+
+    Args:
+        task: name of the task.
+        metrics: names of the metrics in a cell.
+        results: for each restorer its results, on the same test sets.
+        published: add the published rows.
+    """
+    first = next(iter(results.values()))
+    sets = [result.name for result in first]
+    rows = [[name, *(format_metrics(result.metrics) for result in row)] for name, row in results.items()]
+    notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
+    for known in published_rows(task, sets) if published else []:
+        cells = [format_metrics({n: value for n, value in known.test_sets.get(name, {}).items() if n in metrics}) or "-" for name in sets]
+        trained_on = f" ({known.train_data})" if known.train_data else ""
+        rows.append([f"{known.model}{trained_on}, {known.source}", *cells])
+    return ResultTable(f"{task}: {' / '.join(metrics)}", ["", *sets], rows, notes)
+
+
+def sweep_table(folder: Path) -> ResultTable | None:
+    """The results of all runs below a folder, one row each; None where there are none.
+
+    Runs need not share a task: a cell is empty where a run was not measured on a test set.
+    """
+    records = {file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("*/results.json"))}
+    if not records:
+        return None
+    sets = list(dict.fromkeys(name for record in records.values() for name in record["test_sets"]))
+    rows = [
+        [name, str(record["step"]), *(format_metrics(record["test_sets"][s]["metrics"]) if s in record["test_sets"] else "-" for s in sets)]
+        for name, record in records.items()
+    ]
+    metrics = list(dict.fromkeys(name for record in records.values() for name in record["protocol"]["metrics"]))
+    return ResultTable(f"{folder}: {' / '.join(metrics)}", ["run", "step", *sets], rows)
+
+
+@dataclass(frozen=True)
+class CropRow:
+    """Parts of one image side by side, each with its caption."""
+
+    name: str
+    images: dict[str, NDArray[np.uint8]]
+
+
+def crop_rows(test_set: TestSet, restorers: dict[str, Restorer], images: int = 3, side: int = 96) -> list[CropRow]:
+    """The most detailed part of the first images of a test set: what each restorer makes of it, and the truth.
+
+    Args:
+        test_set: degraded and clean images.
+        restorers: by caption.
+        images: how many.
+        side: of the part, in HQ pixels.
+    """
+    rows = []
+    for i in range(min(images, len(test_set))):
+        pair = test_set[i]
+        part = _most_detailed(pair.hq, side)
+        shown = {caption: restorer(pair.lq)[part] for caption, restorer in restorers.items()}
+        rows.append(CropRow(pair.name, {**shown, "truth": pair.hq[part]}))
+    return rows
+
+
+def _most_detailed(image: NDArray[np.uint8], side: int) -> tuple[slice, slice]:
+    """The square of [H, W, C] with the strongest edges, on a grid of half its side."""
+    height, width = image.shape[:2]
+    edges = np.abs(cv2.Laplacian(image.mean(2), cv2.CV_64F))
+    places = [(top, left) for top in range(0, max(1, height - side), side // 2) for left in range(0, max(1, width - side), side // 2)]
+    top, left = max(places, key=lambda place: edges[place[0] : place[0] + side, place[1] : place[1] + side].mean())
+    return slice(top, top + side), slice(left, left + side)
+
+
+def write_page(
+    path: Path,
+    title: str,
+    facts: dict[str, str],
+    tables: Sequence[ResultTable],
+    remarks: Sequence[str] = (),
+    figure: Path | None = None,
+    crops: Sequence[CropRow] = (),
+) -> None:
+    """Write an HTML page that needs no other file.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        facts: what was run, as name and value.
+        tables: of results.
+        remarks: sentences below the tables.
+        figure: a PNG file.
+        crops: parts of images.
+    """
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("irformer"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        facts=facts,
+        tables=tables,
+        remarks=remarks,
+        figure=_data_uri(figure.read_bytes()) if figure else None,
+        crops=[(row.name, [(caption, _data_uri(_png(image))) for caption, image in row.images.items()]) for row in crops],
+    )
+    write_atomically(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

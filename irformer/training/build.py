@@ -1,0 +1,198 @@
+"""From a configuration to a run: the one place that knows both the keys that people type and the objects they stand for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from irformer.checkpoints import BEST, LAST, load_weights, read_weights, save_network
+from irformer.config import build_network, instantiate
+from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder
+from irformer.data.module import RestorationData
+from irformer.data.samples import TrainingSamples
+from irformer.data.sources import ImagePair, TrainingImages, find_training_set, pair_folders
+from irformer.data.test_sets import TestSet, available_test_sets, find_test_set
+from irformer.errors import UserError
+from irformer.tasks import Task
+from irformer.training.callbacks import BestWeights, Ema, LastCheckpoint
+from irformer.training.logs import MetricsCsv
+from irformer.training.module import RestorationModule
+from irformer.training.run import Run
+
+
+def build_run(cfg: DictConfig, folder: Path) -> Run:
+    """Build a run and check everything that can be checked before training starts.
+
+    Args:
+        cfg: composed from configs/train.yaml.
+        folder: of the run.
+
+    Raises:
+        UserError: the configuration or the data cannot be used as they are.
+    """
+    root = Path(cfg.paths.data)
+    resume = _resume_checkpoint(cfg, folder)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    task: Task = instantiate(cfg.task)
+    notes, pairs = _training_pairs(cfg.data, root, task)
+    images = TrainingImages(pairs, task.scale, _cache_bytes(cfg))
+    samples = TrainingSamples(images, task, cfg.patch_size, cfg.seed)
+    validation = _validation_set(cfg.data, root, task)
+    test_sets = find_test_sets(cfg.test_sets, root, task)
+
+    network = build_network(cfg.model)
+    if cfg.init_from:
+        load_weights(network, read_weights(Path(cfg.init_from)), Path(cfg.init_from))
+    schedule = instantiate(cfg.optim.schedule)
+    module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
+    data = RestorationData(samples, validation, cfg.batch_size, _workers(cfg))
+    trainer = _build_trainer(cfg, folder, resume)
+
+    title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.name}"
+    # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can
+    # change a key and have what refers to it follow.
+    cfg.name = str(cfg.name)
+    config = OmegaConf.to_yaml(cfg)
+    facts = _facts(cfg, folder, task, images, validation, network, trainer, resume) | notes
+    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume)
+
+
+def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[TestSet]:
+    """The named test sets; without names those of the task's usual ones that are found, or else the sample photos.
+
+    Raises:
+        UserError: a named test set is unknown or not on disk.
+    """
+    if names is not None:
+        return [find_test_set(name, root, task) for name in names]
+    return available_test_sets(task.test_sets, root, task) or [find_test_set(SAMPLE, root, task)]
+
+
+def _training_pairs(data: DictConfig, root: Path, task: Task) -> tuple[dict[str, str], list[ImagePair]]:
+    """The training images, and a line for the summary where they are not what papers train on."""
+    if data.path is not None:
+        lq = Path(data.lq_path) if data.lq_path is not None else None
+        return {}, pair_folders(Path(data.path), lq, task.scale)
+    sets = list(data.sets)
+    notes = {}
+    if not sets:  # data=auto
+        div2k = TRAINING_SETS["DIV2K"]
+        if find_folder(root, div2k.hq):
+            sets = ["DIV2K"]
+        else:
+            sets = [SAMPLE]
+            notes = {
+                "note": f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
+                f"For published numbers unpack DIV2K there, from {div2k.source}, or use data=folder data.path=FOLDER"
+            }
+    return notes, [pair for name in sets for pair in find_training_set(name, root, task.scale)]
+
+
+def _validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:
+    if data.val is not None:
+        return find_test_set(data.val, root, task)
+    return find_test_sets(None, root, task)[0]
+
+
+def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightning.Trainer:
+    # Without max_steps the progress bar, the schedule and the sampler would have no end to go by.
+    if cfg.trainer.max_steps < 1:
+        raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: expected the number of optimizer steps, 1 or more")
+    start_step = _step_of(resume)
+    if start_step >= cfg.trainer.max_steps:
+        raise UserError(f"{resume} stands at step {start_step} already: give trainer.max_steps a larger number to go on")
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+
+    def save_best(module: RestorationModule, step: int, metrics: dict[str, float]) -> None:
+        save_network(folder / BEST, module.network, model, cfg.task.name, step, metrics)  # type: ignore[arg-type]
+
+    callbacks: list[lightning.Callback] = [BestWeights(save_best)]
+    if cfg.optim.ema is not None:
+        callbacks.append(Ema(cfg.optim.ema))
+    callbacks.append(LastCheckpoint((folder / LAST).parent, min(cfg.checkpoint_every, cfg.trainer.max_steps)))
+    callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
+    loggers: list[Any] = [MetricsCsv(folder / "metrics.csv", start_step)]
+    if cfg.logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=start_step or None))
+    return instantiate(
+        cfg.trainer,
+        precision=_precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+        callbacks=callbacks,
+        logger=loggers,
+    )
+
+
+def _precision(wanted: str, accelerator: str) -> str:
+    """`auto` means bf16 autocast on GPUs that have it, and full precision everywhere else."""
+    if wanted != "auto":
+        return wanted
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def _workers(cfg: DictConfig) -> int:
+    if cfg.data.workers is not None:
+        return cfg.data.workers
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+
+
+def _cache_bytes(cfg: DictConfig) -> int:
+    return int(cfg.data.cache_gb * 2**30) // max(1, _workers(cfg))
+
+
+def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Path | None:
+    checkpoint = folder / LAST
+    if cfg.resume is None:
+        if checkpoint.exists():
+            raise UserError(f"{folder} holds a run already: resume={folder} goes on with it, name=NAME starts another beside it")
+        return None
+    if not checkpoint.is_file():
+        raise UserError(f"resume={cfg.resume}: no checkpoint {checkpoint}; give the folder of a run that has saved one")
+    return checkpoint
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    if checkpoint is None:
+        return 0
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+
+
+def _facts(
+    cfg: DictConfig,
+    folder: Path,
+    task: Task,
+    images: TrainingImages,
+    validation: TestSet,
+    network: nn.Module,
+    trainer: lightning.Trainer,
+    resume: Path | None,
+) -> dict[str, str]:
+    """What the summary says before training starts."""
+    parameters = sum(p.numel() for p in network.parameters())
+    patch = f"{cfg.patch_size}x{cfg.patch_size} LQ" + (f", {cfg.patch_size * task.scale} HQ" if task.scale > 1 else "")
+    lq = "from files" if all(pair.lq for pair in images.pairs) else "made on the fly"
+    standardised = ", standardised input" if cfg.norm.standardize_input else ""
+    device = trainer.strategy.root_device
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    steps = f"{trainer.max_steps:,} of {cfg.batch_size} patches of {patch}"
+    return {
+        "task": task.name,
+        "data": f"{cfg.data.name}, {len(images)} images, LQ {lq}; validation on {validation.name}, {len(validation)} images",
+        "network": f"{cfg.model.name}, {parameters:,} parameters",
+        "norm": f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}",
+        "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",
+        "steps": steps + (f", from step {_step_of(resume):,}" if resume else ""),
+        "folder": str(folder),
+    }

@@ -1,0 +1,208 @@
+"""What happens around the training steps: averaged weights, checkpoints, progress, image grids."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.progress import ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from irformer.data.test_sets import TestPair
+from irformer.inference import to_tensor
+from irformer.training.module import RestorationModule
+
+
+class Ema(WeightAveraging):
+    """Exponential moving average of the weights, which validation and results use, by Lightning's own callback.
+
+    The decay warms up as (1 + step) / (10 + step), so that a short run is not the average of its own start; at the published 500,000
+    iterations that makes no difference. Buffers are copied, not averaged: an average of position indices has no meaning.
+
+    Args:
+        decay: weight of the old average in each step; 0.999 in the official recipes.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=self._average)
+        self.decay = decay
+        self._step = 0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Keep the average where the weights will be: at this time they are still on the CPU, and Lightning would leave it there."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the average a little towards the weights after each step."""
+        self._step = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], _updates: Tensor | int) -> None:
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """checkpoints/last.ckpt: everything that resuming needs, every few steps and at the last step.
+
+    Args:
+        folder: of the checkpoints.
+        every: steps between two checkpoints.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save at the last step too, whatever the interval."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step == trainer.max_steps != self._last_global_step_saved:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class BestWeights(lightning.Callback):
+    """checkpoints/best.safetensors: the network with the best validation so far, by the first metric of the protocol.
+
+    It has to stand before `Ema` in the list of callbacks: at the end of a validation, Ema takes the averaged weights away again.
+
+    Args:
+        save: writes the network of a step with its validation metrics.
+    """
+
+    def __init__(self, save: Callable[[RestorationModule, int, dict[str, float]], None]) -> None:
+        self.save = save
+        self.best = -float("inf")
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save if this validation is the best."""
+        assert isinstance(pl_module, RestorationModule)
+        metrics = pl_module.validation_metrics()
+        score = next(iter(metrics.values()))
+        if score > self.best and not trainer.sanity_checking:
+            self.best = score
+            if trainer.is_global_zero:
+                self.save(pl_module, trainer.global_step, metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best score of the interrupted run."""
+        self.best = state_dict["best"]
+
+
+class Progress(ProgressBar):
+    """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in a log file.
+
+    Args:
+        line_seconds: seconds between two lines where there is no terminal.
+    """
+
+    def __init__(self, line_seconds: float = 30.0) -> None:
+        super().__init__()
+        self.line_seconds = line_seconds
+        self._enabled = True
+        self._bar: tqdm | None = None
+        self._last_line = 0.0
+        self._shown: dict[str, str] = {}
+
+    def disable(self) -> None:
+        """Lightning calls this on all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar."""
+        self._last_line = self._started = time.monotonic()
+        self._first_step = trainer.global_step
+        if self._enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="it", dynamic_ncols=True, smoothing=0.05)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on; the loss is fetched from the device only where it is shown."""
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        last = trainer.global_step == trainer.max_steps
+        if self._bar is not None:
+            self._bar.n = trainer.global_step
+            if now - self._last_line > 0.5 or last:
+                self._last_line = now
+                self._bar.set_postfix({"loss": f"{outputs['loss'].item():.4f}", **self._shown})
+        elif now - self._last_line > self.line_seconds or last:
+            self._last_line = now
+            rate = (trainer.global_step - self._first_step) / max(now - self._started, 1e-9)
+            left = (trainer.max_steps - trainer.global_step) / max(rate, 1e-9)
+            shown = "".join(f"  {name} {value}" for name, value in self._shown.items())
+            print(
+                f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} it/s  {tqdm.format_interval(left)} left  "
+                f"loss {outputs['loss'].item():.4f}{shown}",
+                flush=True,
+            )
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remember the validation's metrics."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                self._shown[name] = f"{value.item():.2f}" if "psnr" in name else f"{value.item():.4f}"
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class ImageGrids(lightning.Callback):
+    """TensorBoard images at every validation: degraded (enlarged to size), restored and clean, side by side.
+
+    Args:
+        images: of the validation set, from its start.
+        crop: side of the part that is shown, in HQ pixels, from the centre.
+    """
+
+    def __init__(self, images: int = 4, crop: int = 192) -> None:
+        self.images = images
+        self.crop = crop
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: TestPair,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the grid of one image."""
+        if batch_idx >= self.images or not trainer.is_global_zero:
+            return
+        size = batch.hq.shape[1::-1]
+        lq = np.asarray(cv2.resize(batch.lq, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        row = [to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(f"val/{batch.name} (LQ, restored, HQ)", make_grid(row, padding=4), trainer.global_step)
+
+
+def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The middle of [H, W, C], `side` pixels wide and high, or what there is of it."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]

@@ -1,0 +1,94 @@
+"""The LightningModule: one training step, one validation image, the optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from irformer.benchmark import evaluate_image
+from irformer.data.samples import Sample
+from irformer.data.test_sets import TestPair
+from irformer.inference import NetworkRestorer
+from irformer.tasks import Task
+
+
+class RestorationModule(lightning.LightningModule):
+    """Trains a network on uint8 batches and validates it on whole images under the task's protocol.
+
+    Args:
+        network: [B, C, h, w] in [0, 1] to [B, C, scale*h, scale*w].
+        task: its protocol measures the validation images.
+        loss: of restored and clean batch, a scalar.
+        optimizer: builds the optimizer from the parameters.
+        schedule: factor of the learning rate at each optimizer step.
+        seed: of the run; what a step draws (drop path) depends on (seed, step) alone, so that a resumed run draws the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[[int], float],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+        self.loss = loss
+        self.build_optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.validation_means = {name: MeanMetric() for name in task.protocol.metrics}
+        self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Send patches to the device; whole images are sent by the restorer, one at a time."""
+        return batch if isinstance(batch, TestPair) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn uint8 patches into float on the device: a quarter of the bytes travel."""
+        if self.trainer.training:
+            return {name: patches.float() / 255 for name, patches in batch.items()}
+        return batch
+
+    def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        """Seed what this batch draws."""
+        torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """The loss of one batch {lq, hq}."""
+        loss = self.loss(self.network(batch["lq"]), batch["hq"])
+        self.log("train/loss", loss)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the images of the last validation."""
+        for mean in self.validation_means.values():
+            mean.reset()
+
+    def validation_step(self, pair: TestPair, batch_idx: int) -> dict[str, Any]:
+        """Restore and measure one image, in full precision as in the benchmark; returns the restored image for those who show it."""
+        restorer = NetworkRestorer(self.network, self.task.protocol.padding, self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            metrics, restored = evaluate_image(restorer, pair, self.task.protocol)
+        for name, value in metrics.items():
+            mean = self.validation_means[name]
+            mean.update(value)
+            self.log(f"val/{name}", mean, on_epoch=True, on_step=False, batch_size=1)
+        return {"restored": restored}
+
+    def validation_metrics(self) -> dict[str, float]:
+        """Means over the images of the validation under way, over all processes."""
+        return {name: mean.compute().item() for name, mean in self.validation_means.items()}
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule, the latter by optimizer steps."""
+        optimizer = self.build_optimizer(self.network.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step"}}
