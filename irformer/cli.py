@@ -17,7 +17,6 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from rich.console import Console
 from tqdm import tqdm
 
 from irformer.benchmark import results_record
@@ -27,7 +26,7 @@ from irformer.data.images import list_images, read_image, write_image
 from irformer.errors import UserError
 from irformer.files import write_atomically
 from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
-from irformer.report import benchmark_table, sweep_table
+from irformer.report import benchmark_table, readable_console, sweep_table
 from irformer.tasks import Task
 from irformer.training.build import build_run, find_test_sets
 from irformer.training.run import measure_test_sets
@@ -74,7 +73,7 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         table = sweep_table(folder)
         if table is not None:
-            table.show(Console())
+            table.show(readable_console())
             (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
 
 
@@ -112,7 +111,7 @@ def _benchmark(cfg: DictConfig) -> None:
     test_sets = find_test_sets(cfg.test_sets, Path(cfg.paths.data), task)
     restorer, name = _restorer(cfg.checkpoint, task, cfg.device)
     results = measure_test_sets(restorer, test_sets)
-    console = Console()
+    console = readable_console()
     benchmark_table(task.name, task.protocol.metrics, {name: results}).show(console)
     file = Path(cfg.out) / "results.json"
     record = results_record(str(cfg.checkpoint), task, results)

@@ -35,13 +35,18 @@ class ResultTable:
             table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
-        # A table in a log file or a pipe must not be folded to the 80 columns of a terminal that is not there.
-        Console(file=console.file, width=console.width if console.is_terminal else 160).print(table)
+        console.print(table)
 
     def markdown(self) -> str:
         """The table in Markdown."""
         lines = [f"| {' | '.join(row)} |" for row in [self.header, ["---"] * len(self.header), *self.rows]]
         return "\n".join([*lines, "", *self.notes, ""])
+
+
+def readable_console() -> Console:
+    """A console that does not fold tables in a log file or a pipe to the 80 columns of a terminal that is not there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def format_metrics(metrics: Metrics) -> str:

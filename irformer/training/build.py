@@ -80,7 +80,9 @@ def _training_pairs(data: DictConfig, root: Path, task: Task) -> tuple[dict[str,
         return {}, pair_folders(Path(data.path), lq, task.scale)
     sets = list(data.sets)
     notes = {}
-    if not sets:  # data=auto
+    if not sets and data.name != "auto":
+        raise UserError(f"data={data.name} needs the folder of your clean images: add data.path=FOLDER")
+    if not sets:
         div2k = TRAINING_SETS["DIV2K"]
         if find_folder(root, div2k.hq):
             sets = ["DIV2K"]
@@ -194,5 +196,5 @@ def _facts(
         "norm": f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}",
         "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",
         "steps": steps + (f", from step {_step_of(resume):,}" if resume else ""),
-        "folder": str(folder),
+        "folder": os.path.relpath(folder),
     }

@@ -1,6 +1,7 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.dynamics.probe import Probe
 from irformer.files import write_atomically
 from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
-from irformer.report import benchmark_table, crop_rows, write_page
+from irformer.report import benchmark_table, crop_rows, readable_console, write_page
 from irformer.tasks import Task
 from irformer.training.module import RestorationModule
 
@@ -59,7 +60,7 @@ class Run:
         Returns:
             What results.json holds.
         """
-        console = Console()
+        console = readable_console()
         self._announce(console)
         started = time.monotonic()
         self.trainer.fit(self.module, self.data, ckpt_path=self.resume)
@@ -118,7 +119,8 @@ class Run:
             figure=self._figure(),
             crops=crop_rows(self.test_sets[0], restorers),
         )
-        console.print(f"results: {self.folder / 'results.json'}, {self.folder / 'report.html'}, weights: {self.folder / BEST}")
+        for file in ("results.json", "report.html", BEST):
+            console.print(f"wrote {os.path.relpath(self.folder / file)}")
         return record
 
     def _figure(self) -> Path | None:
