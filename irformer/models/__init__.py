@@ -5,7 +5,8 @@ A network takes what it needs by name, its `NormScheme` among it; it maps [B, C,
 networks have around their groups is in `frame`, what they share within them in `layers`.
 """
 
+from irformer.models.drct import DRCT
 from irformer.models.hat import HAT
 from irformer.models.swinir import SwinIR
 
-__all__ = ["HAT", "SwinIR"]
+__all__ = ["DRCT", "HAT", "SwinIR"]
