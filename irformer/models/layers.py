@@ -1,19 +1,20 @@
-"""What two or more of the networks share: windows and attention within them, the MLP, the frame around a network, upsamplers."""
+"""What two or more of the networks share: windows and attention within them, Swin blocks, groups, input scaling, upsamplers."""
 
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from timm.layers import trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
-from irformer.norms import NormScheme
+from irformer.norms import NormScheme, residual
 
 # The RGB mean and standard deviation of DIV2K that the official networks and official i-LN take off the input.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 DIV2K_STD = (0.2842, 0.2701, 0.2920)
 
 Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
+ResidualConv = Literal["1conv", "3conv", "identity"]
 
 
 class Network(Protocol):
@@ -80,12 +81,17 @@ class WindowAttention(nn.Module):
         window: side of a window in tokens.
         heads: number of heads; divides dim.
         qkv_bias: queries, keys and values carry biases.
+
+    Raises:
+        ValueError: the heads do not divide dim.
     """
 
     relative_position_index: Tensor
 
     def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
+        if dim % heads != 0:
+            raise ValueError(f"num_heads: {heads} heads do not divide {dim} channels; choose a divisor")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
@@ -125,6 +131,46 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., C] to [..., C]."""
         return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """A Swin Transformer layer (STL): attention within (shifted) windows, then the MLP, each a residual branch behind its norm.
+
+    Args:
+        dim: number of channels C.
+        heads: number of attention heads.
+        window: side of a window in tokens.
+        shift: how far the windows are shifted, in tokens; 0 or window // 2.
+        mlp_ratio: hidden channels of the MLP over C.
+        qkv_bias: queries, keys and values carry biases.
+        drop_path: probability that a branch is left out for a sample, in training.
+        norms: builds the two norms.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, window: int, shift: int, mlp_ratio: float, qkv_bias: bool, drop_path: float, norms: NormScheme
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        self.norm1 = norms.block(dim)
+        self.attn = WindowAttention(dim, window, heads, qkv_bias)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = norms.block(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map features [B, H, W, C] to the same shape; mask [windows, n, n] is used where the windows are shifted."""
+        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y, mask)))
+        return residual(x, self.norm2, lambda y: self.drop_path(self.mlp(y)))
+
+    def _attend(self, y: Tensor, mask: Tensor) -> Tensor:
+        _, H, W, _ = y.shape
+        if self.shift == 0:
+            return merge_windows(self.attn(partition_windows(y, self.window), None), self.window, H, W)
+        y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
+        y = merge_windows(self.attn(partition_windows(y, self.window), mask), self.window, H, W)
+        return torch.roll(y, (self.shift, self.shift), (1, 2))
 
 
 class InputScaling(nn.Module):
@@ -194,8 +240,8 @@ class PatchNorm(nn.Module):
         return self.norm(x)[0]
 
 
-def residual_conv(dim: int, kind: Literal["1conv", "3conv"]) -> nn.Module:
-    """The convolution that closes a group or the body: one 3x3, or the three thinner ones of SwinIR-L; [B, C, H, W] to the same."""
+def residual_conv(dim: int, kind: ResidualConv) -> nn.Module:
+    """What closes a group or the body: one 3x3, the three thinner ones of SwinIR-L, or nothing; [B, C, H, W] to the same."""
     if kind == "1conv":
         return nn.Conv2d(dim, dim, 3, padding=1)
     if kind == "3conv":
@@ -206,7 +252,42 @@ def residual_conv(dim: int, kind: Literal["1conv", "3conv"]) -> nn.Module:
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(dim // 4, dim, 3, padding=1),
         )
-    raise ValueError(f"resi_connection={kind}: expected 1conv or 3conv")
+    if kind == "identity":
+        return nn.Identity()
+    raise ValueError(f"resi_connection={kind}: expected 1conv, 3conv or identity")
+
+
+class ResidualGroup(nn.Module):
+    """A group of SwinIR (RSTB) or HAT (RHAG): blocks in a row, a convolution, and the group's input added.
+
+    Args:
+        blocks: maps (features, shift mask) to features; official checkpoints call it residual_group.
+        dim: number of channels C.
+        resi_connection: what stands after the blocks: `1conv`, `3conv` or `identity`.
+    """
+
+    def __init__(self, blocks: nn.Module, dim: int, resi_connection: ResidualConv) -> None:
+        super().__init__()
+        self.residual_group = blocks
+        self.conv = residual_conv(dim, resi_connection)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map [B, H, W, C] to the same shape."""
+        y = self.residual_group(x, mask)
+        return x + to_channels_last(self.conv(to_channels_first(y)))
+
+
+def plan_groups(depths: tuple[int, ...], num_heads: tuple[int, ...], drop_path_rate: float) -> list[tuple[int, list[float]]]:
+    """Heads of each group, and the drop-path probability of each of its blocks, growing linearly from 0 over the whole depth.
+
+    Raises:
+        ValueError: not one number of heads for each group.
+    """
+    if len(depths) != len(num_heads):
+        raise ValueError(f"depths has {len(depths)} groups and num_heads {len(num_heads)}: give one number of heads for each group")
+    last = max(sum(depths) - 1, 1)
+    rates = iter([drop_path_rate * i / last for i in range(sum(depths))])
+    return [(heads, [next(rates) for _ in range(depth)]) for depth, heads in zip(depths, num_heads, strict=True)]
 
 
 def pixel_shuffle_upsampler(channels: int, scale: int) -> nn.Sequential:

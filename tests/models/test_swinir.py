@@ -1,17 +1,21 @@
 """SwinIR: equality with the official network, parameter counts, and what a network must allow whatever its norm."""
 
-import copy
-
 import pytest
 import torch
+from parity import (
+    LN,
+    OFFICIAL_ILN,
+    assert_can_be_copied_after_a_training_step,
+    assert_compiles_for_all_sizes,
+    count_parameters,
+    relative_difference,
+    take_official_weights,
+)
 from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
 
 from irformer.models import SwinIR
 from irformer.models.layers import shift_mask
-from irformer.norms import ILN, LayerNorm, NormScheme
 
-LN = NormScheme("ln", LayerNorm)
-OFFICIAL_ILN = NormScheme("iln", ILN, ends="affine", standardize_input=True)
 TINY = {"embed_dim": 12, "depths": (2, 2), "num_heads": (2, 2), "upsampler": "pixelshuffledirect"}
 
 # The official configurations by the names of the paper: our arguments, and the official parameter count in the paper's tables or README.
@@ -24,15 +28,6 @@ def _official(scale: int, **arguments) -> torch.nn.Module:
     keywords = {"upscale": scale, "window_size": 8, "mlp_ratio": 2.0, "img_size": 8 * arguments.get("window_size", 8)}
     keywords |= {names.get(key, key): list(value) if isinstance(value, tuple) else value for key, value in arguments.items()}
     return OfficialSwinIR(**keywords).eval()
-
-
-def _take_official_weights(network: SwinIR, reference: torch.nn.Module) -> None:
-    """Random weights everywhere, norms and biases too, so that nothing is compared at its trivial start."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in reference.parameters():
-        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-    state = {k: v for k, v in reference.state_dict().items() if "relative_position_index" not in k and "attn_mask" not in k}
-    network.load_state_dict(state, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +49,10 @@ def test_equals_the_official_network(arguments, scale, size):
     torch.manual_seed(0)
     reference = _official(scale, **arguments)
     network = SwinIR(LN, scale=scale, **arguments).eval()
-    _take_official_weights(network, reference)
+    take_official_weights(network, reference)
     x = torch.rand(2, arguments.get("in_channels", 3), *size)
     with torch.no_grad():
-        expected, found = reference(x), network(x)
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert relative_difference(network(x), reference(x)) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -67,13 +61,12 @@ def test_equals_the_official_network(arguments, scale, size):
 )
 def test_parameter_counts_are_the_official_ones(arguments, scale, count):
     """The paper's 878K, 886K and 897K for the light networks leave out the 32,400 entries of the position bias tables."""
-    assert sum(p.numel() for p in SwinIR(LN, scale=scale, **arguments).parameters()) == count
-    assert sum(p.numel() for p in _official(scale, **arguments).parameters()) == count
+    assert count_parameters(SwinIR(LN, scale=scale, **arguments)) == count
+    assert count_parameters(_official(scale, **arguments)) == count
 
 
 def test_iln_adds_no_parameters():
-    ln, iln = (SwinIR(norm, **TINY) for norm in (LN, OFFICIAL_ILN))
-    assert sum(p.numel() for p in ln.parameters()) == sum(p.numel() for p in iln.parameters())
+    assert count_parameters(SwinIR(LN, **TINY)) == count_parameters(SwinIR(OFFICIAL_ILN, **TINY))
 
 
 def test_only_parameters_are_saved():
@@ -83,34 +76,13 @@ def test_only_parameters_are_saved():
 
 @pytest.mark.parametrize("norm", [LN, OFFICIAL_ILN], ids=["ln", "iln"])
 def test_a_training_step_leaves_a_network_that_can_be_copied(norm):
-    network = SwinIR(norm, **TINY)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    network(torch.rand(2, 3, 16, 16)).mean().backward()
-    assert all(p.grad is not None for p in network.parameters())
-    optimizer.step()
-    twin = copy.deepcopy(network).eval()
-    x = torch.rand(1, 3, 11, 13)
-    with torch.no_grad():
-        torch.testing.assert_close(twin(x), network.eval()(x), rtol=0, atol=0)
+    assert_can_be_copied_after_a_training_step(SwinIR(norm, **TINY))
 
 
 @pytest.mark.parametrize("norm", [LN, OFFICIAL_ILN], ids=["ln", "iln"])
 def test_compiles_without_graph_breaks_and_once_more_for_all_other_sizes(norm):
-    torch._dynamo.reset()
-    graphs = 0
-
-    def count(graph, _example_inputs):
-        nonlocal graphs
-        graphs += 1
-        return graph.forward
-
-    network = SwinIR(norm, **{**TINY, "depths": (2,), "num_heads": (2,)}).eval()
-    compiled = torch.compile(network, fullgraph=True, backend=count)
-    with torch.no_grad():
-        for size in [(48, 48), (56, 64), (51, 70), (65, 47), (96, 56)]:
-            x = torch.rand(1, 3, *size)
-            torch.testing.assert_close(compiled(x), network(x))
-    assert graphs == 2, "one graph for the first size, one for all others"
+    network = SwinIR(norm, **{**TINY, "depths": (2,), "num_heads": (2,)})
+    assert_compiles_for_all_sizes(network, [(48, 48), (56, 64), (51, 70), (65, 47), (96, 56)])
 
 
 def test_autocast_stays_close_to_full_precision():
@@ -141,6 +113,8 @@ def test_shift_mask_parts_tokens_that_are_no_neighbours():
 
 
 def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="num_heads: 5 heads do not divide 12 channels"):
+        SwinIR(LN, embed_dim=12, depths=(1,), num_heads=(5,))
     with pytest.raises(ValueError, match="depths has 2 groups and num_heads 1"):
         SwinIR(LN, depths=(2, 2), num_heads=(2,))
     with pytest.raises(ValueError, match="scale=5"):

@@ -1,0 +1,114 @@
+"""DRCT (Hsu et al., "DRCT: Saving Image Super-Resolution away from Information Bottleneck", CVPRW 2024, arXiv 2404.00722), any norm.
+
+Modules are named as in the official code, so that its checkpoints fit as they are once their derived buffers are dropped.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irformer.models.frame import WindowTransformer
+from irformer.models.layers import ResidualConv, SwinBlock, Upsampling, init_transformer, plan_groups, to_channels_first, to_channels_last
+from irformer.norms import NormScheme
+
+BLOCKS = 5  # Swin blocks in a group
+
+
+class ResidualDenseGroup(nn.Module):
+    """A residual dense group (RDG): five Swin blocks, each on the group's input and all that came before it, side by side.
+
+    The i-th block (from 0) works on dim + i * growth_channels channels; a 1x1 convolution reduces what it gives to growth_channels,
+    the last one to dim; 0.2 times that is added to the group's input. The last two blocks have an MLP of ratio 1.
+
+    Args:
+        dim: number of channels C.
+        growth_channels: channels that each block adds for those after it.
+        heads: attention heads of the first block. A wider block takes heads - width % heads, as in the official code, and that
+            number has to divide its width.
+        window: side of a window in tokens; shifted by half of it in the second and fourth block.
+        mlp_ratio: hidden channels of the MLP over those of its block, in the first three blocks.
+        qkv_bias: queries, keys and values carry biases.
+        drop_path: probability that a branch is left out for a sample, in training; one for all blocks of the group.
+        norms: builds the norms of the blocks.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        growth_channels: int,
+        heads: int,
+        window: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop_path: float,
+        norms: NormScheme,
+    ) -> None:
+        super().__init__()
+        for i in range(BLOCKS):
+            width = dim + i * growth_channels
+            shift = i % 2 * (window // 2)
+            ratio = mlp_ratio if i < 3 else 1.0
+            block_heads = heads if i == 0 else heads - width % heads
+            swin = SwinBlock(width, block_heads, window, shift, ratio, qkv_bias, drop_path, norms)
+            self.add_module(f"swin{i + 1}", swin)
+            self.add_module(f"adjust{i + 1}", nn.Conv2d(width, growth_channels if i < BLOCKS - 1 else dim, 1))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map [B, H, W, C] to the same shape."""
+        features = x
+        for i in range(1, BLOCKS):
+            grown = F.leaky_relu(self._stage(i, features, mask), 0.2)
+            features = torch.cat((features, grown), -1)
+        return x + 0.2 * self._stage(BLOCKS, features, mask)
+
+    def _stage(self, i: int, features: Tensor, mask: Tensor) -> Tensor:
+        """Block i (from 1) and the convolution after it, [B, H, W, ...] to [B, H, W, ...]."""
+        y = self.get_submodule(f"swin{i}")(features, mask)
+        return to_channels_last(self.get_submodule(f"adjust{i}")(to_channels_first(y)))
+
+
+class DRCT(WindowTransformer):
+    """DRCT, the Dense-Residual-Connected Transformer: SwinIR's frame around residual dense groups.
+
+    A group always holds five Swin blocks; there are as many groups as num_heads has entries. The official `depths` counts six a group
+    and decides the drop path alone, so that it is no argument here.
+
+    Args:
+        norm: the network's normalization.
+        scale: upscaling factor.
+        in_channels: image channels, 3 (RGB) or 1.
+        embed_dim: feature channels C.
+        growth_channels: channels that each block of a group adds for those after it; `gc` in the official code.
+        num_heads: attention heads of the first block in each group; see ResidualDenseGroup for the others.
+        window_size: side of an attention window in pixels.
+        mlp_ratio: hidden channels of the MLP over those of its block.
+        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the output is the input plus
+            a residual: denoising, JPEG).
+        resi_connection: what closes the body: `1conv`, `3conv` or `identity`.
+        pixel_range: 1 in all official networks.
+        qkv_bias: queries, keys and values carry biases.
+        drop_path_rate: drop-path probability at the end of the network, growing linearly from 0 over the depth.
+    """
+
+    def __init__(
+        self,
+        norm: NormScheme,
+        scale: int = 2,
+        in_channels: int = 3,
+        embed_dim: int = 180,
+        growth_channels: int = 32,
+        num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
+        window_size: int = 16,
+        mlp_ratio: float = 2.0,
+        upsampler: Upsampling = "pixelshuffle",
+        resi_connection: ResidualConv = "1conv",
+        pixel_range: float = 1.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.1,
+    ) -> None:
+        super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
+        # As in the official code, drop path grows over six blocks a group and a group takes the probability of its first.
+        for heads, drop_paths in plan_groups((6,) * len(num_heads), num_heads, drop_path_rate):
+            group = ResidualDenseGroup(embed_dim, growth_channels, heads, window_size, mlp_ratio, qkv_bias, drop_paths[0], norm)
+            self.layers.append(group)
+        self.apply(init_transformer)

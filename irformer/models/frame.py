@@ -1,0 +1,127 @@
+"""The frame of SwinIR, HAT and DRCT: all of a network but its groups of blocks."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irformer.models.layers import (
+    InputScaling,
+    PatchNorm,
+    ResidualConv,
+    Upsampling,
+    pad_to_multiple,
+    pixel_shuffle_upsampler,
+    residual_conv,
+    shift_mask,
+    to_channels_first,
+    to_channels_last,
+)
+from irformer.norms import NormScheme
+
+
+class WindowTransformer(nn.Module):
+    """A convolution, groups of blocks on features of one resolution, a convolution, and an upsampler.
+
+    A network appends its groups to `layers`: each maps (features [B, H, W, C], shift mask) to features of the same shape. What is
+    common to the official networks has its official name here.
+
+    Args:
+        norm: the network's normalization.
+        scale: upscaling factor.
+        in_channels: image channels, 3 (RGB) or 1.
+        embed_dim: feature channels C.
+        window_size: side of an attention window in pixels.
+        upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the output
+            is the input plus a residual: denoising, JPEG).
+        resi_connection: what stands after the groups: `1conv`, `3conv` or `identity`.
+        pixel_range: the network sees pixels in [0, pixel_range].
+
+    Raises:
+        ValueError: a choice that does not exist, or a scale that the upsampler does not have.
+    """
+
+    def __init__(
+        self,
+        norm: NormScheme,
+        scale: int,
+        in_channels: int,
+        embed_dim: int,
+        window_size: int,
+        upsampler: Upsampling,
+        resi_connection: ResidualConv,
+        pixel_range: float,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = in_channels
+        self.size_multiple = window_size
+        self.window_size = window_size
+        self.upsampler = upsampler
+        self.scaling = InputScaling(in_channels, pixel_range, norm.standardize_input)
+
+        self.conv_first = nn.Conv2d(in_channels, embed_dim, 3, padding=1)
+        self.patch_embed = PatchNorm(embed_dim, norm)
+        self.layers = nn.ModuleList()
+        self.norm = norm.end(embed_dim)
+        self.conv_after_body = residual_conv(embed_dim, resi_connection)
+        self._build_upsampler(embed_dim)
+
+    def _build_upsampler(self, dim: int, features: int = 64) -> None:
+        out = self.in_channels
+        if self.upsampler == "pixelshuffle":
+            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, features, 3, padding=1), nn.LeakyReLU(inplace=True))
+            self.upsample = pixel_shuffle_upsampler(features, self.scale)
+            self.conv_last = nn.Conv2d(features, out, 3, padding=1)
+        elif self.upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(nn.Conv2d(dim, self.scale**2 * out, 3, padding=1), nn.PixelShuffle(self.scale))
+        elif self.upsampler == "nearest+conv":
+            if self.scale not in (2, 4):
+                raise ValueError(f"scale={self.scale}: the nearest+conv upsampler takes 2 or 4")
+            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, features, 3, padding=1), nn.LeakyReLU(inplace=True))
+            self.conv_up1 = nn.Conv2d(features, features, 3, padding=1)
+            if self.scale == 4:
+                self.conv_up2 = nn.Conv2d(features, features, 3, padding=1)
+            self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
+            self.conv_last = nn.Conv2d(features, out, 3, padding=1)
+        elif self.upsampler == "":
+            if self.scale != 1:
+                raise ValueError(f"scale={self.scale}: a network without an upsampler takes scale 1")
+            self.conv_last = nn.Conv2d(dim, out, 3, padding=1)
+        else:
+            raise ValueError(f"upsampler={self.upsampler}: expected pixelshuffle, pixelshuffledirect, nearest+conv or empty")
+
+    @property
+    def groups(self) -> dict[str, nn.Module]:
+        """The groups of blocks by name, in the order of depth; the output of each is [B, H, W, C]."""
+        return {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
+        H, W = lq.shape[2:]
+        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        shallow = self.conv_first(pixels)
+        deep = self.conv_after_body(to_channels_first(self._body(to_channels_last(shallow)))) + shallow
+        out = self._upsample(deep)
+        if self.upsampler == "":
+            out = out + pixels
+        return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
+
+    def _body(self, x: Tensor) -> Tensor:
+        """Patch norm, groups and final norm, [B, H, W, C] to the same shape; the shift mask is made once for all blocks."""
+        _, H, W, _ = x.shape
+        mask = shift_mask(H, W, self.window_size, self.window_size // 2, x.device)
+        x = self.patch_embed(x)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.norm(x)[0]
+
+    def _upsample(self, x: Tensor) -> Tensor:
+        if self.upsampler == "pixelshuffle":
+            return self.conv_last(self.upsample(self.conv_before_upsample(x)))
+        if self.upsampler == "pixelshuffledirect":
+            return self.upsample(x)
+        if self.upsampler == "nearest+conv":
+            x = self.conv_before_upsample(x)
+            for conv in [self.conv_up1, self.conv_up2] if self.scale == 4 else [self.conv_up1]:
+                x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+            return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
+        return self.conv_last(x)

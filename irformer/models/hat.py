@@ -1,0 +1,294 @@
+"""HAT (Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023, arXiv 2205.04437), with any norm.
+
+Modules are named as in the official code, so that its checkpoints fit as they are once their derived buffers are dropped. With i-LN in
+the blocks and affine ends it is the network of the official i-LN code (arXiv 2504.06629).
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from irformer.models.frame import WindowTransformer
+from irformer.models.layers import (
+    Mlp,
+    ResidualConv,
+    ResidualGroup,
+    SwinBlock,
+    Upsampling,
+    init_transformer,
+    merge_windows,
+    partition_windows,
+    plan_groups,
+    to_channels_first,
+    to_channels_last,
+)
+from irformer.norms import NormScheme, residual
+
+
+class GlobalAverage(nn.Module):
+    """Mean over the image, [B, C, H, W] to [B, C, 1, 1], taken in float32.
+
+    A half-precision sum over a large image leaves float16's range where the values are far from it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean of every channel, in x's type."""
+        return x.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+
+
+class ChannelAttention(nn.Module):
+    """Every channel times a factor in (0, 1) that depends on the means of all (Zhang et al., RCAN, arXiv 1807.02758).
+
+    Args:
+        dim: number of channels C.
+        squeeze_factor: C over the channels between the two layers that compute the factors; at most C.
+    """
+
+    def __init__(self, dim: int, squeeze_factor: int) -> None:
+        super().__init__()
+        squeezed = dim // squeeze_factor
+        if squeezed == 0:
+            raise ValueError(f"squeeze_factor={squeeze_factor}: leaves none of {dim} channels; choose at most {dim}")
+        self.attention = nn.Sequential(
+            GlobalAverage(), nn.Conv2d(dim, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, dim, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return x * self.attention(x)
+
+
+class ChannelAttentionBlock(nn.Module):
+    """The channel attention block (CAB): two 3x3 convolutions through fewer channels, then channel attention (Sec. 3.2.2).
+
+    Args:
+        dim: number of channels C.
+        compress_ratio: C over the channels between the convolutions; at most C.
+        squeeze_factor: C over the channels within the channel attention; at most C.
+    """
+
+    def __init__(self, dim: int, compress_ratio: int, squeeze_factor: int) -> None:
+        super().__init__()
+        compressed = dim // compress_ratio
+        if compressed == 0:
+            raise ValueError(f"compress_ratio={compress_ratio}: leaves none of {dim} channels; choose at most {dim}")
+        self.cab = nn.Sequential(
+            nn.Conv2d(dim, compressed, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(compressed, dim, 3, padding=1),
+            ChannelAttention(dim, squeeze_factor),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return self.cab(x)
+
+
+class HybridBlock(SwinBlock):
+    """A hybrid attention block (HAB): attention within (shifted) windows and, beside it, channel attention; then the MLP.
+
+    The channel attention reads what the window attention reads and is added to it inside the branch, so that a norm which rescales
+    its branch rescales both, as official i-LN.
+
+    Args:
+        dim: number of channels C.
+        heads: number of attention heads.
+        window: side of a window in tokens.
+        shift: how far the windows are shifted, in tokens; 0 or window // 2.
+        compress_ratio: C over the channels between the convolutions of the channel attention block.
+        squeeze_factor: C over the channels within its channel attention.
+        conv_scale: what its output is multiplied by.
+        mlp_ratio: hidden channels of the MLP over C.
+        qkv_bias: queries, keys and values carry biases.
+        drop_path: probability that the attention or the MLP is left out for a sample, in training.
+        norms: builds the two norms.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: int,
+        shift: int,
+        compress_ratio: int,
+        squeeze_factor: int,
+        conv_scale: float,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop_path: float,
+        norms: NormScheme,
+    ) -> None:
+        super().__init__(dim, heads, window, shift, mlp_ratio, qkv_bias, drop_path, norms)
+        self.conv_scale = conv_scale
+        self.conv_block = ChannelAttentionBlock(dim, compress_ratio, squeeze_factor)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map features [B, H, W, C] to the same shape; mask [windows, n, n] is used where the windows are shifted."""
+        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y, mask)) + self.conv_scale * self._convolve(y))
+        return residual(x, self.norm2, lambda y: self.drop_path(self.mlp(y)))
+
+    def _convolve(self, y: Tensor) -> Tensor:
+        return to_channels_last(self.conv_block(to_channels_first(y)))
+
+
+def overlapping_windows(x: Tensor, window: int, size: int) -> Tensor:
+    """Cut [B, H, W, C] into windows of side `size` around those of side `window`: [B * windows, size * size, C].
+
+    H and W are multiples of the window; size - window is even; beyond the image there are zeros. One view, and one copy.
+    """
+    margin = (size - window) // 2
+    x = F.pad(x, (0, 0, margin, margin, margin, margin))
+    x = x.unfold(1, size, window).unfold(2, size, window)
+    return x.permute(0, 1, 2, 4, 5, 3).reshape(-1, size * size, x.shape[3])
+
+
+def overlapping_positions(window: int, size: int) -> Tensor:
+    """Row of the bias table for every token of a window (side `window`) and of the larger one around it (side `size`).
+
+    Returns:
+        [window^2, size^2], values in 0 .. (window + size - 1)^2 - 1. The official code starts its offsets at 2 - size in place of 0
+        and lets negative rows count from the table's end; trained tables are laid out so, hence the modulus.
+    """
+    span = window + size - 1
+    offset = torch.arange(size)[None, :] - torch.arange(window)[:, None] + window - size + 1
+    rows = span * offset[:, None, :, None] + offset[None, :, None, :]
+    return rows.reshape(window**2, size**2) % span**2
+
+
+class OverlappingCrossAttention(nn.Module):
+    """The overlapping cross-attention block (OCAB): queries of a window, keys and values of a larger one around it; then the MLP.
+
+    Keys and values beyond the image are zeros, which take part in the attention (Sec. 3.2.3).
+
+    Args:
+        dim: number of channels C.
+        heads: number of attention heads; divides dim.
+        window: side of a window in tokens.
+        overlap_ratio: how much larger the window of the keys is: its side is window + int(overlap_ratio * window).
+        mlp_ratio: hidden channels of the MLP over C.
+        qkv_bias: queries, keys and values carry biases.
+        norms: builds the two norms.
+
+    Raises:
+        ValueError: the larger window cannot stand centered around the smaller one.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(
+        self, dim: int, heads: int, window: int, overlap_ratio: float, mlp_ratio: float, qkv_bias: bool, norms: NormScheme
+    ) -> None:
+        super().__init__()
+        overlap = int(overlap_ratio * window)
+        if overlap % 2 != 0:
+            raise ValueError(f"overlap_ratio={overlap_ratio}: adds {overlap} tokens to a window of {window}; choose it for an even number")
+        self.heads = heads
+        self.window = window
+        self.overlap_window = window + overlap
+        self.norm1 = norms.block(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((window + self.overlap_window - 1) ** 2, heads))
+        self.register_buffer("relative_position_index", overlapping_positions(window, self.overlap_window), persistent=False)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = norms.block(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, H, W, C] to the same shape."""
+        x = residual(x, self.norm1, self._attend)
+        return residual(x, self.norm2, self.mlp)
+
+    def _attend(self, y: Tensor) -> Tensor:
+        _, H, W, C = y.shape
+        n, m, d = self.window**2, self.overlap_window**2, C // self.heads
+        q, kv = self.qkv(y).split([C, 2 * C], dim=-1)
+        q = partition_windows(q, self.window).view(-1, n, self.heads, d).transpose(1, 2)
+        kv = overlapping_windows(kv, self.window, self.overlap_window)
+        k, v = kv.view(-1, m, 2, self.heads, d).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return self.proj(merge_windows(attended.transpose(1, 2).reshape(-1, n, C), self.window, H, W))
+
+
+class HybridBlocks(nn.Module):
+    """Hybrid attention blocks in a row, every second with shifted windows, and overlapping cross-attention at the end."""
+
+    def __init__(self, blocks: list[HybridBlock], overlap_attn: OverlappingCrossAttention) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.overlap_attn = overlap_attn
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map [B, H, W, C] to the same shape."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.overlap_attn(x)
+
+
+class HAT(WindowTransformer):
+    """HAT, the Hybrid Attention Transformer: SwinIR's frame around groups of hybrid attention blocks.
+
+    Args:
+        norm: the network's normalization.
+        scale: upscaling factor.
+        in_channels: image channels, 3 (RGB) or 1.
+        embed_dim: feature channels C.
+        depths: number of hybrid attention blocks in each group; a group ends in one overlapping cross-attention block more.
+        num_heads: attention heads in each group.
+        window_size: side of an attention window in pixels.
+        compress_ratio: C over the channels between the convolutions of a channel attention block.
+        squeeze_factor: C over the channels within its channel attention.
+        conv_scale: what the output of a channel attention block is multiplied by.
+        overlap_ratio: by how much the window of keys and values exceeds that of the queries, over window_size.
+        mlp_ratio: hidden channels of the MLP over C.
+        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the output is the input plus
+            a residual: denoising, JPEG).
+        resi_connection: what closes a group and the body: `1conv`, `3conv` or `identity`.
+        pixel_range: 1 in all official networks.
+        qkv_bias: queries, keys and values carry biases.
+        drop_path_rate: drop-path probability of the last hybrid attention block, growing linearly from 0 over the depth.
+    """
+
+    def __init__(
+        self,
+        norm: NormScheme,
+        scale: int = 2,
+        in_channels: int = 3,
+        embed_dim: int = 180,
+        depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
+        num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
+        window_size: int = 16,
+        compress_ratio: int = 3,
+        squeeze_factor: int = 30,
+        conv_scale: float = 0.01,
+        overlap_ratio: float = 0.5,
+        mlp_ratio: float = 2.0,
+        upsampler: Upsampling = "pixelshuffle",
+        resi_connection: ResidualConv = "1conv",
+        pixel_range: float = 1.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.1,
+    ) -> None:
+        super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
+        for heads, drop_paths in plan_groups(depths, num_heads, drop_path_rate):
+            blocks = [
+                HybridBlock(
+                    embed_dim,
+                    heads,
+                    window_size,
+                    i % 2 * (window_size // 2),
+                    compress_ratio,
+                    squeeze_factor,
+                    conv_scale,
+                    mlp_ratio,
+                    qkv_bias,
+                    drop_path,
+                    norm,
+                )
+                for i, drop_path in enumerate(drop_paths)
+            ]
+            overlap_attn = OverlappingCrossAttention(embed_dim, heads, window_size, overlap_ratio, mlp_ratio, qkv_bias, norm)
+            self.layers.append(ResidualGroup(HybridBlocks(blocks, overlap_attn), embed_dim, resi_connection))
+        self.apply(init_transformer)
