@@ -10,7 +10,7 @@ through them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,41 @@ NormOutput = tuple[Tensor, Tensor | None]
 NormFactory = Callable[..., nn.Module]
 
 
-class LayerNorm(nn.Module):
+class _PerChannel(nn.Module):
+    """A learned weight and bias [C], laid along the channel axis wherever that is: what most norms here end with."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, dim: int, channels_first: bool, bias: bool = True) -> None:
+        super().__init__()
+        self.channels_first = channels_first
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(dim)) if bias else None)
+
+    def _affine(self, x: Tensor) -> Tensor:
+        x = x * self._along(self.weight, x)
+        return x if self.bias is None else x + self._along(self.bias, x)
+
+    def _along(self, vector: Tensor, x: Tensor) -> Tensor:
+        """A vector [C] in a shape that broadcasts over x."""
+        return vector.view(-1, *[1] * (x.dim() - 2)) if self.channels_first else vector
+
+    def _channel_axis(self) -> list[int]:
+        return [1 if self.channels_first else -1]
+
+    def _token_axes(self, x: Tensor) -> list[int]:
+        return list(range(2, x.dim()) if self.channels_first else range(1, x.dim() - 1))
+
+
+def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """x in at least float32, and its variance and mean over the axes, which stay as axes of size 1."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    # var_mean takes its sums pairwise; E[x^2] - mu^2 or one running sum loses digits over the 1e7 values of a large image.
+    variance, mean = torch.var_mean(wide, dim=axes, correction=0, keepdim=True)
+    return wide, variance, mean
+
+
+class LayerNorm(_PerChannel):
     """Per-token LayerNorm (Ba et al., arXiv 1607.06450): each token is normalized over its own channels.
 
     The norm of SwinIR, HAT and DRCT, and the paper's baseline. It is not a similarity transform of the token cloud: differences
@@ -33,11 +67,8 @@ class LayerNorm(nn.Module):
     """
 
     def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
-        super().__init__()
+        super().__init__(dim, channels_first)
         self.eps = eps
-        self.channels_first = channels_first
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize every token; returns (y, None), y of x's shape."""
@@ -47,7 +78,50 @@ class LayerNorm(nn.Module):
         return (y.movedim(-1, 1) if self.channels_first else y), None
 
 
-class ILN(nn.Module):
+class BiasFreeLayerNorm(_PerChannel):
+    """Restormer's LayerNorm without bias (arXiv 2111.09881, official code): x / sqrt(var + eps) * weight for each token.
+
+    The variance is about the token's mean, yet the mean stays in. The scale is None.
+
+    Args:
+        dim: number of channels C.
+        eps: added to the variance.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+        super().__init__(dim, channels_first, bias=False)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Divide every token by its deviation; returns (y, None), y of x's shape and type."""
+        wide, variance, _ = _moments(x, self._channel_axis())
+        return self._affine(wide / torch.sqrt(variance + self.eps)).to(x.dtype), None
+
+
+class RMSNorm(_PerChannel):
+    """Root mean square norm (Zhang and Sennrich, arXiv 1910.07467, Eq. 4): x / sqrt(mean(x^2) + eps) * weight for each token.
+
+    The scale is None.
+
+    Args:
+        dim: number of channels C.
+        eps: added to the mean square.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+        super().__init__(dim, channels_first, bias=False)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Divide every token by its root mean square; returns (y, None), y of x's shape and type."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean_square = wide.square().mean(self._channel_axis(), keepdim=True)
+        return self._affine(wide / torch.sqrt(mean_square + self.eps)).to(x.dtype), None
+
+
+class ILN(_PerChannel):
     """The image restoration tailored LayerNorm, i-LN (arXiv 2504.06629, Sec. 4): one mean and one variance for each image.
 
     y = (x - mu) / sigma * weight + bias, mu and sigma^2 over all tokens and channels of an image; sigma = sqrt(var + eps) is returned
@@ -69,24 +143,182 @@ class ILN(nn.Module):
     """
 
     def __init__(self, dim: int, eps: float = 1e-4, channels_first: bool = False) -> None:
-        super().__init__()
+        super().__init__(dim, channels_first)
         self.eps = eps
-        self.channels_first = channels_first
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize every image; returns y of x's shape and type, and sigma [B, 1, ..., 1] in at least float32."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        # var_mean takes its sums pairwise; E[x^2] - mu^2 or one running sum loses digits over the 1e7 values of a large image.
-        variance, mean = torch.var_mean(wide, dim=list(range(1, x.dim())), correction=0, keepdim=True)
+        wide, variance, mean = _moments(x, list(range(1, x.dim())))
         sigma = torch.sqrt(variance + self.eps)
-        y = (wide - mean) / sigma
-        y = _affine(y, self.weight, self.bias, self.channels_first)
-        return y.to(x.dtype), sigma
+        return self._affine((wide - mean) / sigma).to(x.dtype), sigma
 
 
-class Affine(nn.Module):
+class ILNWithoutRescale(ILN):
+    """LN* of the paper's ablation (arXiv 2504.06629, Table 3): y as i-LN's, without the rescaling of the branch. The scale is None.
+
+    Args: as ILN.
+    """
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Normalize every image; returns (y, None), y of x's shape and type."""
+        return super().forward(x)[0], None
+
+
+class LayerNormRescale(LayerNorm):
+    """Per-token LayerNorm whose branch is rescaled as i-LN's is: the corner that the ablation of arXiv 2504.06629 leaves out.
+
+    Args:
+        dim: number of channels C.
+        eps: added to each token's variance.
+        image_eps: added to the image's variance; the scale is sqrt(var + image_eps), ILN's sigma.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, image_eps: float = 1e-4, channels_first: bool = False) -> None:
+        super().__init__(dim, eps, channels_first)
+        self.image_eps = image_eps
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Normalize every token; returns y of x's shape, and the image's sigma [B, 1, ..., 1] in at least float32."""
+        _, variance, _ = _moments(x, list(range(1, x.dim())))
+        return super().forward(x)[0], torch.sqrt(variance + self.image_eps)
+
+
+class InstanceNorm(_PerChannel):
+    """Instance norm (Ulyanov et al., arXiv 1607.08022): each channel of each image over its tokens, with an affine map.
+
+    The scale is None.
+
+    Args:
+        dim: number of channels C.
+        eps: added to the variance.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+        super().__init__(dim, channels_first)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Normalize every channel of every image; returns (y, None), y of x's shape and type."""
+        wide, variance, mean = _moments(x, self._token_axes(x))
+        return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
+
+
+class BatchNorm(_PerChannel):
+    """Batch norm (Ioffe and Szegedy, arXiv 1502.03167): each channel over all tokens of the batch, with an affine map.
+
+    In evaluation either the batch's own statistics (the row with a dagger in Table 1 of arXiv 2504.06629) or running ones, which are
+    tracked and saved in both cases: one training can be evaluated both ways. The scale is None.
+
+    Args:
+        dim: number of channels C.
+        running: take the running statistics in evaluation in place of the batch's own.
+        eps: added to the variance.
+        momentum: share of the newest batch in the running statistics.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, dim: int, running: bool, eps: float = 1e-5, momentum: float = 0.1, channels_first: bool = False) -> None:
+        super().__init__(dim, channels_first)
+        self.running = running
+        self.eps = eps
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Normalize every channel; returns (y, None), y of x's shape and type. In training the running statistics take a step."""
+        if self.training or not self.running:
+            wide, variance, mean = _moments(x, [0, *self._token_axes(x)])
+            if self.training:
+                self._track(variance.detach().flatten(), mean.detach().flatten(), x.numel() // mean.numel())
+        else:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            variance, mean = self._along(self.running_var, x), self._along(self.running_mean, x)
+        return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
+
+    def _track(self, variance: Tensor, mean: Tensor, count: int) -> None:
+        """Move the running statistics towards a batch's; the variance is tracked without bias, as torch.nn.BatchNorm2d does."""
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+
+
+class DynamicTanh(_PerChannel):
+    """Dynamic tanh, DyT (Zhu et al., "Transformers without Normalization", arXiv 2503.10622): tanh(alpha x) * weight + bias.
+
+    alpha is one learned number; there are no statistics. The scale is None.
+
+    Args:
+        dim: number of channels C.
+        alpha: what alpha starts at, 0.5 in the paper.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, alpha: float = 0.5, channels_first: bool = False) -> None:
+        super().__init__(dim, channels_first)
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Squash every value; returns (y, None), y of x's shape and type."""
+        return self._affine(torch.tanh(self.alpha * x)).to(x.dtype), None
+
+
+class LayerScale(LayerNorm):
+    """LayerNorm, and a learned vector that the branch's output is multiplied by (Touvron et al., CaiT, arXiv 2103.17239, Eq. 4).
+
+    Args:
+        dim: number of channels C.
+        eps: added to each token's variance.
+        initial: what the vector starts at; in CaiT 0.1 up to 18 blocks, 1e-5 at 24, 1e-6 for deeper networks.
+        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, initial: float = 1e-5, channels_first: bool = False) -> None:
+        super().__init__(dim, eps, channels_first)
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Normalize every token; returns y of x's shape, and the vector [C], or [C, 1, ..., 1] with channels_first."""
+        return super().forward(x)[0], self._along(self.gamma, x)
+
+
+class ReZero(nn.Module):
+    """No norm; one learned number, 0 at the start, multiplies the branch's output (Bachlechner et al., arXiv 2003.04887, Eq. 1).
+
+    Args:
+        dim: number of channels C; taken for the interface alone, as is channels_first.
+    """
+
+    def __init__(self, dim: int, channels_first: bool = False) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Return (x, alpha), alpha [1]."""
+        return x, self.alpha
+
+
+class NoNorm(nn.Module):
+    """No norm at all: y = x, and the scale is None. The row `None` in Table 1 of arXiv 2504.06629.
+
+    Args:
+        dim: number of channels C; taken for the interface alone, as is channels_first.
+    """
+
+    def __init__(self, dim: int, channels_first: bool = False) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> NormOutput:
+        """Return (x, None)."""
+        return x, None
+
+
+class Affine(_PerChannel):
     """weight * x + bias per channel, no statistics: what the official i-LN networks put in place of the norms outside the blocks.
 
     A norm, an affine map and the multiplication by sigma again are together just an affine map. The scale is None.
@@ -97,22 +329,11 @@ class Affine(nn.Module):
     """
 
     def __init__(self, dim: int, channels_first: bool = False) -> None:
-        super().__init__()
-        self.channels_first = channels_first
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        super().__init__(dim, channels_first)
 
     def forward(self, x: Tensor) -> NormOutput:
         """Scale and shift every channel; returns (y, None), y of x's shape."""
-        return _affine(x, self.weight, self.bias, self.channels_first), None
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor, channels_first: bool) -> Tensor:
-    """weight * x + bias, weight and bias [C] laid along the channel axis of x."""
-    if channels_first:
-        shape = (-1, *[1] * (x.dim() - 2))
-        weight, bias = weight.view(shape), bias.view(shape)
-    return x * weight + bias
+        return self._affine(x), None
 
 
 def residual(x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
@@ -145,7 +366,7 @@ class Residual(nn.Module):
         return residual(x, self.norm, self.branch)
 
 
-Ends = Literal["same", "ln", "affine"]
+Ends = Literal["same", "ln", "affine", "none"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +378,8 @@ class NormScheme:
     Args:
         name: the word that selects it (`norm=NAME`).
         block: builds the norm of the residual blocks from (dim, channels_first=...).
-        ends: what stands after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln` or `affine`.
+        ends: what stands after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln`,
+            `affine`, or `none` for nothing. With `same`, a learned scale (LayerScale, ReZero) is left without a gradient there.
         standardize_input: divide the input by the RGB standard deviation of DIV2K after its mean is taken off, and multiply the
             output by it, as official i-LN (its `stdnorm`).
     """
@@ -168,10 +390,10 @@ class NormScheme:
     standardize_input: bool = False
 
     def __post_init__(self) -> None:
-        if self.ends not in ("same", "ln", "affine"):
-            raise ValueError(f"norm.ends={self.ends}: expected same, ln or affine")
+        if self.ends not in get_args(Ends):
+            raise ValueError(f"norm.ends={self.ends}: expected same, ln, affine or none")
 
     def end(self, dim: int, channels_first: bool = False) -> nn.Module:
         """Build the norm that stands at one of the network's ends. It closes no residual branch, so that its scale is not used."""
-        factory: NormFactory = {"same": self.block, "ln": LayerNorm, "affine": Affine}[self.ends]
+        factory: NormFactory = {"same": self.block, "ln": LayerNorm, "affine": Affine, "none": NoNorm}[self.ends]
         return factory(dim, channels_first=channels_first)

@@ -39,6 +39,8 @@ class WindowTransformer(nn.Module):
         ValueError: a choice that does not exist, or a scale that the upsampler does not have.
     """
 
+    channels_first = False
+
     def __init__(
         self,
         norm: NormScheme,

@@ -177,18 +177,19 @@ class InputScaling(nn.Module):
     """What is done to pixels before a network and undone after it: the mean off, the range, the standard deviation.
 
     Args:
-        channels: 3 takes the mean (and standard deviation) of DIV2K's RGB; any other number takes mean 0 and deviation 1.
+        channels: 3 takes the mean and standard deviation of DIV2K's RGB; any other number takes mean 0 and deviation 1.
         pixel_range: the network sees pixels in [0, pixel_range] less the mean; 1, or 255 for the official JPEG networks.
         standardize: divide by the standard deviation too, as official i-LN.
+        center: take the mean off, as all official networks here but Restormer.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, pixel_range: float, standardize: bool) -> None:
+    def __init__(self, channels: int, pixel_range: float, standardize: bool, center: bool = True) -> None:
         super().__init__()
         known = channels == 3
-        mean = torch.tensor(DIV2K_MEAN if known else [0.0] * channels)
+        mean = torch.tensor(DIV2K_MEAN if known and center else [0.0] * channels)
         std = torch.tensor(DIV2K_STD if known and standardize else [1.0] * channels)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", (std / pixel_range).view(1, -1, 1, 1), persistent=False)

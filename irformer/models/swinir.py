@@ -44,8 +44,6 @@ class SwinIR(WindowTransformer):
         drop_path_rate: drop-path probability of the last block, growing linearly from 0 over the depth.
     """
 
-    channels_first = False
-
     def __init__(
         self,
         norm: NormScheme,

@@ -1,0 +1,241 @@
+"""Restormer (Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022, arXiv 2111.09881).
+
+With any norm. Modules are named as in the official code, so that its checkpoints fit once `from_official` has renamed their norms.
+Its blocks are convolutional, so that features stay [B, C, H, W] throughout.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irformer.models.layers import InputScaling, pad_to_multiple
+from irformer.norms import NormScheme, residual
+
+
+class TransposedAttention(nn.Module):
+    """Multi-Dconv head transposed attention (MDTA, Sec. 3.1): channels attend to channels of the same head, over all pixels.
+
+    Its cost is linear in the number of pixels. Queries and keys have length 1 over the pixels, and a learned temperature of each head
+    multiplies their products.
+
+    Args:
+        dim: number of channels C.
+        heads: number of heads; divides dim.
+        bias: the convolutions carry biases.
+    """
+
+    def __init__(self, dim: int, heads: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
+        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
+        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        B, C, H, W = x.shape
+        q, k, v = self.qkv_dwconv(self.qkv(x)).reshape(B, 3, self.heads, C // self.heads, H * W).unbind(1)
+        # Two products, not scaled_dot_product_attention: its kernels are made for many short tokens. Here C / heads tokens are H * W
+        # long, the scores are a small matrix, and the products alone were a quarter faster (CPU, 48 channels, 128 x 128 pixels).
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature
+        return self.project_out((scores.softmax(-1) @ v).reshape(B, C, H, W))
+
+
+class GatedFeedForward(nn.Module):
+    """Gated-Dconv feed-forward network (GDFN, Sec. 3.2): one half of the hidden channels, through GELU, gates the other.
+
+    Args:
+        dim: number of channels C.
+        hidden: number of channels between, in each half.
+        bias: the convolutions carry biases.
+    """
+
+    def __init__(self, dim: int, hidden: int, bias: bool) -> None:
+        super().__init__()
+        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
+        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
+        self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        return self.project_out(F.gelu(gate) * value)
+
+
+class RestormerBlock(nn.Module):
+    """A transformer block: transposed attention, then the gated feed-forward network, each a residual branch behind its norm.
+
+    Args:
+        dim: number of channels C.
+        heads: number of attention heads.
+        ffn_expansion_factor: hidden channels of the feed-forward network over C.
+        bias: the convolutions carry biases.
+        norms: builds the two norms.
+    """
+
+    def __init__(self, dim: int, heads: int, ffn_expansion_factor: float, bias: bool, norms: NormScheme) -> None:
+        super().__init__()
+        self.norm1 = norms.block(dim, channels_first=True)
+        self.attn = TransposedAttention(dim, heads, bias)
+        self.norm2 = norms.block(dim, channels_first=True)
+        self.ffn = GatedFeedForward(dim, int(dim * ffn_expansion_factor), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        x = residual(x, self.norm1, self.attn)
+        return residual(x, self.norm2, self.ffn)
+
+
+class PatchEmbed(nn.Module):
+    """The first convolution, under the name that official checkpoints give it: patch_embed.proj.
+
+    Args:
+        in_channels: image channels.
+        dim: number of channels C.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_channels, H, W] to [B, C, H, W]."""
+        return self.proj(x)
+
+
+class Downsample(nn.Module):
+    """Half the side, twice the channels: a convolution to C / 2, then PixelUnshuffle.
+
+    Args:
+        dim: number of channels C in.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, 2 C, H / 2, W / 2]."""
+        return self.body(x)
+
+
+class Upsample(nn.Module):
+    """Twice the side, half the channels: a convolution to 2 C, then PixelShuffle.
+
+    Args:
+        dim: number of channels C in.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C / 2, 2 H, 2 W]."""
+        return self.body(x)
+
+
+class Restormer(nn.Module):
+    """Restormer: an encoder and a decoder of four levels with skip connections, refinement, and the input added to the output.
+
+    It has no norms but those of its blocks: `ends` of the scheme is not used. The official network takes no mean off its input; with
+    `standardize_input` the mean and the standard deviation are both taken off, as in the other networks.
+
+    Args:
+        norm: the network's normalization; ln_biasfree for the official denoising networks, ln for all other official ones.
+        scale: 1; there is no upsampler.
+        in_channels: image channels, 3 (RGB) or 1.
+        dim: feature channels C at full resolution; level i has 2^i C.
+        num_blocks: blocks at each of the four levels; the encoder's and decoder's counts are the same.
+        num_refinement_blocks: blocks after the decoder, at full resolution.
+        heads: attention heads at each of the four levels.
+        ffn_expansion_factor: hidden channels of the feed-forward networks over their channels.
+        bias: the convolutions carry biases, but those that embed, downsample and upsample.
+    """
+
+    channels_first = True
+
+    def __init__(
+        self,
+        norm: NormScheme,
+        scale: int = 1,
+        in_channels: int = 3,
+        dim: int = 48,
+        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
+        num_refinement_blocks: int = 4,
+        heads: tuple[int, ...] = (1, 2, 4, 8),
+        ffn_expansion_factor: float = 2.66,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if scale != 1:
+            raise ValueError(f"scale={scale}: Restormer has no upsampler and takes scale 1")
+        if len(num_blocks) != 4 or len(heads) != 4:
+            raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
+        self.scale = scale
+        self.in_channels = in_channels
+        self.size_multiple = 8
+        self.scaling = InputScaling(in_channels, 1.0, standardize=norm.standardize_input, center=norm.standardize_input)
+
+        def level(count: int, channels: int, heads: int) -> nn.Sequential:
+            return nn.Sequential(*[RestormerBlock(channels, heads, ffn_expansion_factor, bias, norm) for _ in range(count)])
+
+        self.patch_embed = PatchEmbed(in_channels, dim)
+        self.encoder_level1 = level(num_blocks[0], dim, heads[0])
+        self.down1_2 = Downsample(dim)
+        self.encoder_level2 = level(num_blocks[1], 2 * dim, heads[1])
+        self.down2_3 = Downsample(2 * dim)
+        self.encoder_level3 = level(num_blocks[2], 4 * dim, heads[2])
+        self.down3_4 = Downsample(4 * dim)
+        self.latent = level(num_blocks[3], 8 * dim, heads[3])
+
+        self.up4_3 = Upsample(8 * dim)
+        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=bias)
+        self.decoder_level3 = level(num_blocks[2], 4 * dim, heads[2])
+        self.up3_2 = Upsample(4 * dim)
+        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
+        self.decoder_level2 = level(num_blocks[1], 2 * dim, heads[1])
+        self.up2_1 = Upsample(2 * dim)
+        # The first level keeps the 2 C channels that joining the skip connection gives.
+        self.decoder_level1 = level(num_blocks[0], 2 * dim, heads[0])
+        self.refinement = level(num_refinement_blocks, 2 * dim, heads[0])
+        self.output = nn.Conv2d(2 * dim, in_channels, 3, padding=1, bias=bias)
+
+    @property
+    def groups(self) -> dict[str, nn.Module]:
+        """The levels by name, in the order of depth; the output of each is [B, C, H, W], its C and resolution the level's own."""
+        encoder = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+        decoder = ("decoder_level3", "decoder_level2", "decoder_level1", "refinement")
+        return {name: self.get_submodule(name) for name in (*encoder, *decoder)}
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Restore images: [B, in_channels, H, W] in [0, 1] to the same shape, any H and W."""
+        H, W = lq.shape[2:]
+        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        out = self.output(self._body(self.patch_embed(pixels))) + pixels
+        return self.scaling.undo(out)[:, :, :H, :W]
+
+    def _body(self, x: Tensor) -> Tensor:
+        """Encoder, decoder and refinement: [B, C, H, W] to [B, 2 C, H, W]."""
+        skip1 = self.encoder_level1(x)
+        skip2 = self.encoder_level2(self.down1_2(skip1))
+        skip3 = self.encoder_level3(self.down2_3(skip2))
+        x = self.latent(self.down3_4(skip3))
+        x = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(x), skip3], 1)))
+        x = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(x), skip2], 1)))
+        x = self.decoder_level1(torch.cat([self.up2_1(x), skip1], 1))
+        return self.refinement(x)
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the official code to that of Restormer here: its norms hold their parameters in a module `body`."""
+    return {re.sub(r"\b(norm[12])\.body\.", r"\1.", key): value for key, value in state.items()}
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of Restormer with the norm ln or ln_biasfree to that of the official code."""
+    return {re.sub(r"\b(norm[12])\.", r"\1.body.", key): value for key, value in state.items()}
