@@ -27,6 +27,7 @@ from irformer.errors import UserError
 from irformer.files import write_atomically
 from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
 from irformer.report import benchmark_table, readable_console, sweep_table
+from irformer.reproduce import reproduce_figure1
 from irformer.tasks import Task
 from irformer.training.build import build_run, find_test_sets
 from irformer.training.run import measure_test_sets
@@ -65,6 +66,25 @@ def restore() -> None:
         _fail(str(error))
 
 
+def reproduce() -> None:
+    """Reproduce a claim of the paper: python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [overrides of train.py]."""
+    parser = argparse.ArgumentParser(description="Reproduce a claim of the i-LN paper.")
+    parser.add_argument("claim", choices=["figure1"], help="what to reproduce")
+    parser.add_argument("overrides", nargs="*", help="budget=cpu|gpu|paper, out=FOLDER, and overrides of train.py for all arms")
+    arguments = parser.parse_args()
+    words = dict(word.split("=", 1) for word in arguments.overrides if "=" in word)
+    budget = words.pop("budget", "cpu")
+    out = Path(words.pop("out", f"runs/{arguments.claim}-{budget}"))
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    _quieten()
+    try:
+        if budget not in ("cpu", "gpu", "paper"):
+            raise UserError(f"budget={budget}: expected cpu, gpu or paper")
+        reproduce_figure1(budget, out, [f"{key}={value}" for key, value in words.items()], readable_console())
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _fail(_explain(error, "train"))
+
+
 class SweepTable(Callback):
     """After a multirun: one table of all its runs, on the terminal and as table.md in the sweep's folder."""
 
@@ -81,7 +101,7 @@ def _train(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.resume is not None:
         cfg = _resumed_config(cfg, folder, list(HydraConfig.get().overrides.task))
-    build_run(cfg, folder).execute()
+    build_run(cfg, folder).execute(readable_console())
 
 
 def _resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:

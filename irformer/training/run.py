@@ -21,7 +21,7 @@ from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.dynamics.probe import Probe
 from irformer.files import write_atomically
 from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
-from irformer.report import benchmark_table, crop_rows, readable_console, write_page
+from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
 from irformer.training.module import RestorationModule
 
@@ -54,13 +54,15 @@ class Run:
     test_sets: list[TestSet]
     resume: Path | None
 
-    def execute(self) -> dict[str, Any]:
+    def execute(self, console: Console) -> dict[str, Any]:
         """Train, then measure the best weights and write results.json and report.html.
+
+        Args:
+            console: where the summary and the table are printed.
 
         Returns:
             What results.json holds.
         """
-        console = readable_console()
         self._announce(console)
         started = time.monotonic()
         self.trainer.fit(self.module, self.data, ckpt_path=self.resume)
