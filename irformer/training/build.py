@@ -125,6 +125,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightn
         cfg.trainer,
         precision=_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches,
+        log_every_n_steps=min(cfg.trainer.log_every_n_steps, cfg.trainer.max_steps),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -1,0 +1,110 @@
+"""Every kind of image file is read as the protocols read it, or refused by name."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+
+from irformer.data.images import list_images, read_header, read_image, write_image
+from irformer.errors import UserError
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+def test_lossless_files_come_back_as_they_were(tmp_path, suffix):
+    image = picture(20, 31)
+    path = tmp_path / f"with space ä{suffix}"
+    if suffix == ".webp":
+        Image.fromarray(image).save(path, lossless=True)
+    else:
+        write_image(path, image)
+    assert (read_image(path) == image).all()
+    header = read_header(path)
+    assert (header.height, header.width) == (20, 31)
+
+
+def test_jpeg_is_decoded_as_opencv_does(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(picture(40, 50)).save(path, quality=80)
+    assert (read_image(path) == cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]).all()
+
+
+def test_gray_file_gives_three_equal_channels(tmp_path):
+    gray = picture(9, 11, 1)[..., 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    assert (read_image(tmp_path / "gray.png") == gray[..., None]).all()
+
+
+def test_palette_is_looked_up(tmp_path):
+    image = Image.fromarray(picture(16, 16)).quantize(32)
+    image.save(tmp_path / "palette.png")
+    assert (read_image(tmp_path / "palette.png") == np.array(image.convert("RGB"))).all()
+
+
+def test_alpha_is_dropped_only_where_it_says_nothing(tmp_path):
+    rgba = np.dstack([picture(8, 8), np.full((8, 8), 255, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "opaque.png")
+    assert (read_image(tmp_path / "opaque.png") == rgba[..., :3]).all()
+    rgba[0, 0, 3] = 254
+    Image.fromarray(rgba).save(tmp_path / "clear.png")
+    with pytest.raises(UserError, match=r"clear\.png: partly transparent.*flatten"):
+        read_image(tmp_path / "clear.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    image = Image.fromarray(picture(12, 20))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    image.save(path, exif=exif)
+    upright = read_image(path)
+    expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+    assert upright.shape[:2] == ((20, 12) if orientation >= 5 else (12, 20))
+    assert (upright == expected).all()
+    assert (read_header(path).height, read_header(path).width) == upright.shape[:2]
+
+
+def test_deep_and_cmyk_files_are_refused_by_name(tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), picture(8, 8).astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "deepgray.png"), picture(8, 8, 1).astype(np.uint16) * 257)
+    Image.fromarray(picture(8, 8)).convert("CMYK").save(tmp_path / "print.jpg")
+    for name, found in [("deep.png", "more than 8 bits"), ("deepgray.png", "more than 8 bits"), ("print.jpg", "CMYK")]:
+        with pytest.raises(UserError, match=f"{name}.*{found}.*convert the file"):
+            read_header(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_truncated_file_is_named_without_decoding_it(tmp_path, suffix):
+    path = tmp_path / f"half.{suffix}"
+    Image.fromarray(picture(200, 200)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"half\.{suffix}: truncated"):
+        read_header(path)
+
+
+def test_damaged_and_empty_files_are_named(tmp_path):
+    path = tmp_path / "damaged.png"
+    Image.fromarray(picture(200, 200)).save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"damaged\.png: cannot be decoded"):
+        read_image(path)
+    for name, content in [("empty.png", b""), ("text.png", b"no image at all")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: not a readable image \({len(content)} bytes\)"):
+            read_header(tmp_path / name)
+    with pytest.raises(UserError, match=r"gone\.png: no such file"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_folders_are_listed_by_name_and_their_absence_told(tmp_path):
+    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path, "")] == ["a.JPG", "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no images .* in .*empty: put some there"):
+        list_images(tmp_path / "empty", "put some there")
+    with pytest.raises(UserError, match=r"no folder .*nowhere: look elsewhere"):
+        list_images(tmp_path / "nowhere", "look elsewhere")
