@@ -34,6 +34,7 @@ class SetResult:
 
     name: str
     lq_source: str
+    remarks: list[str] = field(default_factory=list)
     per_image: dict[str, Metrics] = field(default_factory=dict)
 
     @property
@@ -44,7 +45,13 @@ class SetResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for results.json."""
-        return {"images": len(self.per_image), "lq": self.lq_source, "metrics": self.metrics, "per_image": self.per_image}
+        return {
+            "images": len(self.per_image),
+            "lq": self.lq_source,
+            "remarks": self.remarks,
+            "metrics": self.metrics,
+            "per_image": self.per_image,
+        }
 
 
 def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
@@ -55,7 +62,7 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
         test_set: the images, and the protocol of its task.
         on_image: called with the name of each image when it is done, to show progress.
     """
-    result = SetResult(test_set.name, test_set.lq_source)
+    result = SetResult(test_set.name, test_set.lq_source, test_set.remarks)
     for pair in test_set:
         result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
         if on_image:

@@ -1,6 +1,7 @@
 """The commands: train, benchmark and restore, and how a user's mistake is told in one line."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -191,6 +192,8 @@ def _command(function: Callable[[DictConfig], None], config: str) -> None:
         try:
             function(cfg)
         except (UserError, MissingMandatoryValue) as error:
+            with contextlib.suppress(OSError):
+                Path(HydraConfig.get().runtime.output_dir).rmdir()  # made by Hydra; stays if a run has written to it
             _fail(_explain(error, config))
 
     guarded.__module__ = __name__

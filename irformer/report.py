@@ -67,6 +67,7 @@ def benchmark_table(task: str, metrics: Sequence[str], results: Mapping[str, Seq
     sets = [result.name for result in first]
     rows = [[name, *(format_metrics(result.metrics) for result in row)] for name, row in results.items()]
     notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
+    notes += [remark for result in first for remark in result.remarks]
     for known in published_rows(task, sets) if published else []:
         cells = [format_metrics({n: value for n, value in known.test_sets.get(name, {}).items() if n in metrics}) or "-" for name in sets]
         trained_on = f" ({known.train_data})" if known.train_data else ""

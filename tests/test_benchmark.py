@@ -73,8 +73,15 @@ def test_output_is_clamped_and_rounded():
 
 
 def test_the_mean_is_over_images_not_over_pooled_errors():
-    result = SetResult("two", "files", {"a": {"psnr_y": 20.0}, "b": {"psnr_y": 40.0}})
+    result = SetResult("two", "files", per_image={"a": {"psnr_y": 20.0}, "b": {"psnr_y": 40.0}})
     assert result.metrics == {"psnr_y": 30.0}
+
+
+def test_a_gray_file_read_as_colour_is_said(data_root):
+    """Set14's bridge: old tables measured it raw, which lowers its PSNR by 1.33 dB."""
+    assert find_test_set("Set14", data_root, super_resolution(2)).remarks == [
+        "Set14: bridge read as colour from a single-channel file, which narrows its Y to 16-235."
+    ]
 
 
 def test_published_rows_carry_their_source():

@@ -19,11 +19,12 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What can be known of an image file without decoding it: its size in pixels, upright."""
+    """What can be known of an image file without decoding it: its size in pixels, upright, and whether it has a single channel."""
 
     path: Path
     height: int
     width: int
+    gray: bool
 
 
 def list_images(folder: Path, remedy: str) -> list[Path]:
@@ -55,6 +56,7 @@ def read_header(path: Path) -> ImageHeader:
             _check_kind(path, image)
             width, height = image.size
             turned = _orientation(image) >= 5
+            gray = image.mode in ("1", "L", "LA")
             end = _ENDS.get(image.format or "")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -64,7 +66,7 @@ def read_header(path: Path) -> ImageHeader:
         raise UserError(f"{path}: not a readable image ({path.stat().st_size} bytes): restore or remove the file") from None
     if end and not _ends_with(path, end):
         raise UserError(f"{path}: truncated, the file stops before its end marker: restore or remove the file")
-    return ImageHeader(path, *((width, height) if turned else (height, width)))
+    return ImageHeader(path, *((width, height) if turned else (height, width)), gray)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

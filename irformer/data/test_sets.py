@@ -44,16 +44,22 @@ class TestSet(Sequence[TestPair]):
         self.name = name
         self.pairs = list(pairs)
         self.task = task
+        self.gray_files = [pair.name for pair in self.pairs if read_header(pair.hq).gray]
         for pair in self.pairs:
-            read_header(pair.hq)
             if pair.lq:
                 read_header(pair.lq)
 
     @property
     def lq_source(self) -> str:
-        """Where the degraded images come from, for the record."""
-        on_disk = sum(pair.lq is not None for pair in self.pairs)
-        return "files" if on_disk == len(self.pairs) else "made on the fly" if on_disk == 0 else f"{on_disk} files, others made on the fly"
+        """Where the degraded images come from, for the record: all have a file, or none."""
+        return "files" if all(pair.lq for pair in self.pairs) else "made on the fly"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of this set's numbers should know."""
+        if self.gray_files and len(self.gray_files) < len(self.pairs):
+            return [f"{self.name}: {', '.join(self.gray_files)} read as colour from a single-channel file, which narrows its Y to 16-235."]
+        return []
 
     def __len__(self) -> int:
         return len(self.pairs)

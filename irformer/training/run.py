@@ -10,11 +10,11 @@ from typing import Any
 import lightning
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 from tqdm import tqdm
 
 from irformer.benchmark import SetResult, evaluate, results_record
-from irformer.checkpoints import BEST, load_checkpoint
+from irformer.checkpoints import BEST, LAST, load_checkpoint
 from irformer.data.module import RestorationData
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
@@ -65,9 +65,11 @@ class Run:
         """
         self._announce(console)
         started = time.monotonic()
-        self.trainer.fit(self.module, self.data, ckpt_path=self.resume)
-        if self.trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            self.trainer.fit(self.module, self.data, ckpt_path=self.resume)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            self._tell_how_to_resume(console)
+            raise
         seconds = time.monotonic() - started
         self._validate_end()
         self.trainer.strategy.barrier()
@@ -82,10 +84,16 @@ class Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "config.yaml", lambda aside: aside.write_text(self.config, encoding="utf-8"))
-        table = Table(show_header=False, box=None, pad_edge=False)
+        width = max(len(name) for name in self.facts)
         for name, value in self.facts.items():
-            table.add_row(f"[bold]{name}[/bold]", value)
-        console.print(table)
+            console.print(f"[bold]{name:{width}}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
+
+    def _tell_how_to_resume(self, console: Console) -> None:
+        folder = os.path.relpath(self.folder)
+        if (self.folder / LAST).is_file():
+            console.print(f"stopped at step {self.trainer.global_step}; to go on from the last checkpoint: python train.py resume={folder}")
+        else:
+            console.print(f"stopped at step {self.trainer.global_step}, before the first checkpoint (checkpoint_every)")
 
     def _validate_end(self) -> None:
         """Validate the last step, if the interval did not fall on it, so that the weights at the end are a candidate for the best."""

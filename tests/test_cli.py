@@ -1,0 +1,146 @@
+"""The commands as people type them: what they leave, and the one line that a mistake gets."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+
+import irformer.cli
+from irformer.data.images import read_image, write_image
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "debug=fast", "trainer=cpu", "logger=csv"]
+
+
+def run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command of the repository as a process, in a folder."""
+    command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=300)
+
+
+@pytest.fixture
+def mistake(tmp_path, monkeypatch, capsys):
+    """Type words after train.py, within this process; gives the one line on stderr."""
+
+    def type_words(*words: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        with pytest.raises(SystemExit) as exit_:
+            irformer.cli.train()
+        captured = capsys.readouterr()
+        assert exit_.value.code == 1
+        assert "step" not in captured.out  # nothing has been trained
+        lines = captured.err.splitlines()
+        assert len(lines) == 1, captured.err
+        assert not list((tmp_path / "runs").glob("*")), "a failed start must leave no folder"
+        return lines[0]
+
+    return type_words
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["norm=ilm"], "error: norm=ilm: unknown norm; known: batch, batch_eval, dyt, iln"),
+        (["norm=ilm"], "did you mean iln?"),
+        (["model=swinr"], "error: model=swinr: unknown model; known: drct, "),
+        (["task=sr_x5"], "error: task=sr_x5: unknown task; known: sr_x2, sr_x3, sr_x4"),
+        (["-m", "norm=ln,ilm"], "error: norm=ilm: unknown norm"),
+        (["optim.lrr=1"], "error: unknown key optim.lrr; did you mean optim.lr?"),
+        (["nrom=iln"], "error: unknown key nrom; did you mean norm?"),
+        (["data=folder"], "error: data=folder needs the folder of your clean images: add data.path=FOLDER"),
+        (["data=folder", "data.path=nowhere"], "error: no folder nowhere: name the folder of clean images by data.path=FOLDER"),
+        (["data=div2k", "paths.data=nowhere"], "error: DIV2K was not found below nowhere"),
+        (["data=div2k", "paths.data=nowhere"], "the variable IRFORMER_DATA"),
+        (["test_sets=[Set6]"], "error: unknown test set Set6; known: Set5"),
+        (["trainer.max_steps=0"], "error: trainer.max_steps=0: expected the number of optimizer steps"),
+        (["norm.ends=foo"], "norm.ends=foo: expected same, ln, affine"),
+        (["model.depths=[2,2]"], "depths has 2 groups and num_heads 1"),
+        (["model.embed_dim=9"], "2 heads do not divide 9 channels"),
+        (["resume=runs/nope"], "error: resume=runs/nope: no "),
+        (["init_from=nope"], "error: init_from=nope: no such file"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_gets_one_line(mistake, words, line):
+    assert line in mistake(*[word for word in TINY if "resume" not in words[0] or not word.startswith(("model", "debug"))], *words)
+
+
+def test_bad_images_are_named_before_training(mistake, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    assert f"error: no images (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp) in {folder}" in mistake(
+        *TINY, "data=folder", f"data.path={folder}"
+    )
+    write_image(folder / "a.png", picture(20, 40))
+    line = mistake(*TINY, "data=folder", f"data.path={folder}", "patch_size=16")
+    assert "a.png: 40x20 pixels, smaller than the training patch of 32x32 (1 such images)" in line
+    (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:100])
+    assert "a.png: truncated" in mistake(*TINY, "data=folder", f"data.path={folder}")
+
+
+def test_the_readme_from_training_to_restoring(tmp_path):
+    """The README's commands in its own order, outside the repository: train, a second start, benchmark, restore, resume."""
+    done = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path, IRFORMER_DATA=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "sr_x2",
+        "sample, 2 images",
+        "parameters",
+        "ends affine, standardised input",
+        "precision 32-true",
+        "runs/first",
+        "no DIV2K",
+    ):
+        assert word in done.stdout
+    assert "bicubic" in done.stdout
+    assert "33.48 / 0.9307" in done.stdout
+
+    again = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path)
+    assert again.returncode == 1
+    assert "runs/first holds a run already" in again.stderr
+
+    benchmark = run("scripts/benchmark.py", "checkpoint=runs/first", "test_sets=[sample]", "device=cpu", folder=tmp_path)
+    assert benchmark.returncode == 0, benchmark.stderr
+    here, there = (json.loads((tmp_path / "runs" / name / "results.json").read_text()) for name in ("first", "benchmark/first-sr_x2"))
+    assert here["test_sets"]["sample"]["metrics"] == there["test_sets"]["sample"]["metrics"]
+
+    other = run("scripts/benchmark.py", "checkpoint=runs/first", "task=sr_x4", "test_sets=[sample]", folder=tmp_path)
+    assert other.returncode == 1
+    assert "was trained for sr_x2 (scale 2, 3 channels), and task=sr_x4 needs scale 4" in other.stderr
+
+    write_image(tmp_path / "photo.png", picture(23, 35))
+    restored = run("scripts/restore.py", "photo.png", "restored.png", "--checkpoint", "runs/first", folder=tmp_path)
+    assert restored.returncode == 0, restored.stderr
+    assert read_image(tmp_path / "restored.png").shape == (46, 70, 3)
+
+    resumed = run("train.py", "resume=runs/first", "trainer.max_steps=3", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "from step 2" in resumed.stdout
+    assert json.loads((tmp_path / "runs" / "first" / "results.json").read_text())["step"] in (1, 2, 3)
+    refused = run("train.py", "resume=runs/first", "norm=ln", folder=tmp_path)
+    assert "norm=ln with resume: a resumed run keeps its norm" in refused.stderr
+
+
+def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
+    done = run("train.py", "-m", "norm=ln,iln", *TINY, "hydra.sweep.dir=sweep", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/results.json"))
+    assert runs == ["0-sr_x2-swinir_tiny-ln-s0", "1-sr_x2-swinir_tiny-iln-s0"]
+    table = (tmp_path / "sweep" / "table.md").read_text()
+    assert all(name in table and name in done.stdout for name in runs)
+
+
+def test_bicubic_benchmark_of_a_folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    write_image(tmp_path / "own" / "flat.png", np.full((40, 40, 3), 90, np.uint8))
+    done = run("scripts/benchmark.py", "checkpoint=bicubic", "test_sets=[own]", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "runs" / "benchmark" / "bicubic-sr_x2" / "results.json").read_text())
+    assert (record["task"], record["protocol"]["lr"], record["protocol"]["border"]) == ("sr_x2", "matlab_uint8", 2)
+    assert record["test_sets"]["own"]["per_image"]["flat"]["psnr_y"] == float("inf")

@@ -1,0 +1,34 @@
+"""What an installed package carries along."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from irformer.config import CONFIGS, build_network, compose, options
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("model", [name for name in options("model") if not name.startswith("_")])
+def test_every_model_composes(model):
+    task = [] if model.startswith("restormer") is False else ["task.scale=1"]
+    cfg = compose("train", [f"model={model}", "name=test", *task])
+    if model.endswith("tiny"):
+        assert sum(p.numel() for p in build_network(cfg.model).parameters()) < 600_000
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes(experiment):
+    compose("train", [f"experiment={experiment}", "name=test"])
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_configs_template_and_published_numbers(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPOSITORY)]
+    subprocess.run(build, check=True, timeout=300)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    expected = {f"irformer/configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")}
+    assert expected | {"irformer/templates/report.html.j2", "irformer/published.json"} <= names
