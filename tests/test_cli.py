@@ -50,7 +50,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         (["norm=ilm"], "did you mean iln?"),
         (["model=swinr"], "error: model=swinr: unknown model; known: drct, "),
         (["task=sr_x5"], "error: task=sr_x5: unknown task; known: sr_x2, sr_x3, sr_x4"),
-        (["-m", "norm=ln,ilm"], "error: norm=ilm: unknown norm"),
+        (["-m", "norm=ln,ilm", "hydra.sweep.dir=sweep"], "error: norm=ilm: unknown norm"),
         (["optim.lrr=1"], "error: unknown key optim.lrr; did you mean optim.lr?"),
         (["nrom=iln"], "error: unknown key nrom; did you mean norm?"),
         (["data=folder"], "error: data=folder needs the folder of your clean images: add data.path=FOLDER"),
