@@ -31,8 +31,9 @@ install: .venv/installed
 demo: install
 	@$(BIN)/python scripts/reproduce.py figure1 budget=cpu out=runs/demo
 
+# One test process for each core, and one thread for each process: more would only wait for each other.
 test: install
-	@$(BIN)/python -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
 test-slow: install
 	@$(BIN)/python -m pytest -m slow
