@@ -99,7 +99,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], file: Path) -> 
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     named = [f"{len(names)} {fault} (first: {', '.join(names[:3])})" for fault, names in faults.items() if names]
     if named:
-        raise UserError(f"{file} holds the weights of another network than {type(network).__name__} as configured: {'; '.join(named)}")
+        raise UserError(f"{file} holds {_described(file)}, not those of the {type(network).__name__} as configured: {'; '.join(named)}")
     network.load_state_dict(weights)
 
 
@@ -116,6 +116,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(file)
     except SafetensorError as error:
         raise UserError(f"init_from={file}: damaged or no safetensors file ({error})") from None
+
+
+def _described(path: Path) -> str:
+    """Whose weights a file holds, as far as it says so itself."""
+    file = path / BEST if path.is_dir() else path
+    with safe_open(file, framework="pt") as opened:
+        record = json.loads((opened.metadata() or {}).get(_KEY, "{}"))
+    if not record:
+        return "the weights of another network"
+    return f"the weights of {record['model']['name']}, norm {record['model']['norm']['name']}, {record['task']}"
 
 
 def _require_trusted(file: Path, node: Any) -> None:

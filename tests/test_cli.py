@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,8 +87,20 @@ def test_bad_images_are_named_before_training(mistake, tmp_path):
     assert "a.png: truncated" in mistake(*TINY, "data=folder", f"data.path={folder}")
 
 
-def test_the_readme_from_training_to_restoring(tmp_path):
-    """The README's commands in its own order, outside the repository: train, a second start, benchmark, restore, resume."""
+def test_the_short_commands_of_the_readme_run(tmp_path):
+    """Those that need no data set, in the README's order, in an empty folder with a photo in it."""
+    lines = [line.strip() for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("    python ")]
+    short = [line for line in lines if "debug=fast" in line or "runs/first" in line]
+    assert len(short) == 4
+    write_image(tmp_path / "photo.jpg", picture(24, 36))
+    for line in short:
+        done = run(*shlex.split(line)[1:], folder=tmp_path, IRFORMER_DATA=str(tmp_path))
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert read_image(tmp_path / "restored.png").shape == (48, 72, 3)
+
+
+def test_a_run_from_training_to_resuming(tmp_path):
+    """Outside the repository: train, a second start in the same folder, benchmark, restore, resume."""
     done = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path, IRFORMER_DATA=str(tmp_path))
     assert done.returncode == 0, done.stderr
     for word in (
