@@ -9,6 +9,9 @@ endif
 ifneq ($(wildcard ../shared/golden),)
 export IRFORMER_GOLDEN ?= $(abspath ../shared/golden)
 endif
+ifneq ($(wildcard ../shared/weights),)
+export IRFORMER_WEIGHTS ?= $(abspath ../shared/weights)
+endif
 
 .PHONY: help install demo test test-slow check clean
 

@@ -1,4 +1,4 @@
-"""The commands: train, benchmark and restore, and how a user's mistake is told in one line."""
+"""The commands: train, benchmark, restore and export, and how a user's mistake is told in one line."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from tqdm import tqdm
 
 from irformer.benchmark import results_record
-from irformer.checkpoints import load_checkpoint
+from irformer.checkpoints import export_checkpoint, load_checkpoint
 from irformer.config import CONFIGS, compose, instantiate, nearest, options
 from irformer.data.images import list_images, read_image, write_image
 from irformer.errors import UserError
@@ -58,9 +58,10 @@ def restore() -> None:
     parser = argparse.ArgumentParser(description="Restore an image, or all images of a folder.")
     parser.add_argument("input", type=Path, help="image file or folder")
     parser.add_argument("output", type=Path, help="image file, or folder for a folder")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a .safetensors file")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a file of weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
     arguments = parser.parse_args()
+    _quieten()
     try:
         _restore(arguments.input, arguments.output, arguments.checkpoint, arguments.device)
     except UserError as error:
@@ -84,6 +85,26 @@ def reproduce() -> None:
         reproduce_figure1(budget, out, [f"{key}={value}" for key, value in words.items()], readable_console())
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error, "train"))
+
+
+def export() -> None:
+    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official."""
+    parser = argparse.ArgumentParser(description="Write the network of a checkpoint into one file.")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder or a file of weights")
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "official"),
+        default="safetensors",
+        help="safetensors: ours, with the configuration inside; official: as the official code, .pth or .safetensors by the name of OUT",
+    )
+    arguments = parser.parse_args()
+    _quieten()
+    try:
+        export_checkpoint(load_checkpoint(arguments.checkpoint), arguments.out, arguments.format)
+    except UserError as error:
+        _fail(str(error))
+    print(f"wrote {arguments.out}")
 
 
 class SweepTable(Callback):
@@ -130,7 +151,7 @@ def _resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> Dict
 def _benchmark(cfg: DictConfig) -> None:
     task: Task = instantiate(cfg.task)
     test_sets = find_test_sets(cfg.test_sets, Path(cfg.paths.data), task)
-    restorer, name = _restorer(cfg.checkpoint, task, cfg.device)
+    restorer, name = _restorer(cfg.checkpoint, cfg.model, task, cfg.device)
     results = measure_test_sets(restorer, test_sets)
     console = readable_console()
     benchmark_table(task.name, task.protocol.metrics, {name: results}).show(console)
@@ -141,22 +162,22 @@ def _benchmark(cfg: DictConfig) -> None:
     console.print(f"results: {file}")
 
 
-def _restorer(checkpoint: str, task: Task, device: str) -> tuple[Restorer, str]:
+def _restorer(checkpoint: str, model: DictConfig, task: Task, device: str) -> tuple[Restorer, str]:
     """A restorer for a task, and how tables call it."""
     if checkpoint == "bicubic":
         if task.scale == 1:
             raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size")
         return BicubicRestorer(task.scale), "bicubic (this run)"
-    loaded = load_checkpoint(Path(checkpoint))
+    overrides: Any = OmegaConf.to_container(model, resolve=True)
+    loaded = load_checkpoint(Path(checkpoint), overrides)
     network = loaded.network
     if (network.scale, network.in_channels) != (task.scale, task.channels):
         raise UserError(
-            f"checkpoint={checkpoint} was trained for {loaded.task} (scale {network.scale}, {network.in_channels} channels), "
+            f"checkpoint={checkpoint} was trained for {loaded.task or 'a task'} (scale {network.scale}, {network.in_channels} channels), "
             f"and task={task.name} needs scale {task.scale}, {task.channels} channels"
         )
     where = _device(device)
-    name = f"{loaded.model['name']}, norm {loaded.model['norm']['name']}, step {loaded.step}"
-    return NetworkRestorer(network.to(where), task.protocol.padding, where), name
+    return NetworkRestorer(network.to(where), task.protocol.padding, where), loaded.title
 
 
 def _restore(source: Path, target: Path, checkpoint: Path, device: str) -> None:
@@ -246,3 +267,7 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Our own lines, such as what a file of weights was recognised as, are for the user.
+    own = logging.getLogger("irformer")
+    own.setLevel(logging.INFO)
+    own.handlers = [logging.StreamHandler()]

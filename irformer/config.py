@@ -1,6 +1,8 @@
 """From configuration files and overrides to objects: where Hydra is used, besides the commands."""
 
+import copy
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,71 @@ def nearest(word: str, known: list[str]) -> str:
     """The end of a message about an unknown word: the known one that is most like it, or nothing."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def require_option(group: str, name: str) -> None:
+    """Raise a UserError that names the known ones where a config group does not offer a name."""
+    known = options(group)
+    if name not in known:
+        raise UserError(f"{group}={name}: unknown {group}; known: {', '.join(known)}{nearest(name, known)}")
+
+
+def norm_config(name: str) -> dict[str, Any]:
+    """The `norm` part of a configuration, plain values.
+
+    Raises:
+        UserError: there is no such norm.
+    """
+    require_option("norm", name)
+    node: Any = OmegaConf.to_container(compose("train", [f"norm={name}"]).norm, resolve=True)
+    return node
+
+
+def model_config(name: str, norm: str, scale: int | None, in_channels: int) -> dict[str, Any]:
+    """The `model` part of a configuration, plain values, norm included.
+
+    Args:
+        name: of the model.
+        norm: its name.
+        scale: upscaling factor, or None for the default of the network's class.
+        in_channels: image channels.
+
+    Raises:
+        UserError: there is no such model or norm.
+    """
+    require_option("model", name)
+    require_option("norm", norm)
+    task = [f"task.scale={scale or 1}", f"task.channels={in_channels}"]
+    node: Any = OmegaConf.to_container(compose("train", [f"model={name}", f"norm={norm}", *task]).model, resolve=True)
+    return node if scale is not None else {key: value for key, value in node.items() if key != "scale"}
+
+
+def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A changed copy of the `model` part of a configuration.
+
+    Args:
+        model: plain values.
+        overrides: new values by dotted or nested keys, `{"norm.ends": "ln"}` or `{"norm": {"ends": "ln"}}`; `norm` may be a norm's name.
+
+    Raises:
+        UserError: the configuration has no such key.
+    """
+    changed = copy.deepcopy(dict(model))
+    for key, value in overrides.items():
+        *way, last = key.split(".")
+        node: Any = changed
+        for part in way:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            known = [name for name in node or () if not name.startswith("_")] if isinstance(node, dict) else list(model)
+            raise UserError(f"model.{key}: unknown key; known: {', '.join(known)}{nearest(last, known)}")
+        if key == "norm" and isinstance(value, str):
+            node[last] = norm_config(value)
+        elif isinstance(value, Mapping) and isinstance(node[last], dict):
+            node[last] = override_model(node[last], value)
+        else:
+            node[last] = value
+    return changed
 
 
 def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:

@@ -28,6 +28,12 @@ def golden_root() -> Path:
     return _folder("IRFORMER_GOLDEN", "official reference outputs")
 
 
+@pytest.fixture(scope="session")
+def weights_root() -> Path:
+    """Folder of trained community networks (IRFORMER_WEIGHTS)."""
+    return _folder("IRFORMER_WEIGHTS", "trained community networks")
+
+
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     """A uint8 picture [height, width, channels] with edges, gradients and texture."""
     rng = np.random.default_rng(seed)

@@ -17,6 +17,10 @@ from irformer.models.layers import (
 )
 from irformer.norms import NormScheme
 
+# Modules of the upsampler, by their official names: those that enlarge, and with them those before and after.
+ENLARGING = frozenset({"upsample", "conv_up1", "conv_up2"})
+UPSAMPLER = ENLARGING | {"conv_before_upsample", "conv_hr", "conv_last"}
+
 
 class WindowTransformer(nn.Module):
     """A convolution, groups of blocks on features of one resolution, a convolution, and an upsampler.

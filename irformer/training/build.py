@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from irformer.checkpoints import BEST, LAST, load_weights, read_weights, save_network
+from irformer.checkpoints import BEST, LAST, network_record, save_network, transfer_weights
 from irformer.config import build_network, instantiate
 from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder
 from irformer.data.module import RestorationData
@@ -46,8 +46,8 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     test_sets = find_test_sets(cfg.test_sets, root, task)
 
     network = build_network(cfg.model)
-    if cfg.init_from:
-        load_weights(network, read_weights(Path(cfg.init_from)), Path(cfg.init_from))
+    if cfg.init_from and resume is None:  # a resumed run has weights of its own
+        notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
     schedule = instantiate(cfg.optim.schedule)
     module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
     data = RestorationData(samples, validation, cfg.batch_size, _workers(cfg))
@@ -108,15 +108,18 @@ def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightn
     start_step = _step_of(resume)
     if start_step >= cfg.trainer.max_steps:
         raise UserError(f"{resume} stands at step {start_step} already: give trainer.max_steps a larger number to go on")
-    model = OmegaConf.to_container(cfg.model, resolve=True)
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
 
     def save_best(module: RestorationModule, step: int, metrics: dict[str, float]) -> None:
-        save_network(folder / BEST, module.network, model, cfg.task.name, step, metrics)  # type: ignore[arg-type]
+        save_network(folder / BEST, module.network, model, cfg.task.name, step, metrics)
+
+    def record(step: int) -> str:
+        return network_record(model, cfg.task.name, step, {})
 
     callbacks: list[lightning.Callback] = [BestWeights(save_best)]
     if cfg.optim.ema is not None:
         callbacks.append(Ema(cfg.optim.ema))
-    callbacks.append(LastCheckpoint((folder / LAST).parent, min(cfg.checkpoint_every, cfg.trainer.max_steps)))
+    callbacks.append(LastCheckpoint((folder / LAST).parent, min(cfg.checkpoint_every, cfg.trainer.max_steps), record))
     callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers: list[Any] = [MetricsCsv(folder / "metrics.csv", start_step)]
     if cfg.logger.tensorboard:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from irformer.data.test_sets import TestPair
 from irformer.inference import to_tensor
 from irformer.training.module import RestorationModule
+from irformer.weight_files import RECORD
 
 
 class Ema(WeightAveraging):
@@ -61,9 +62,11 @@ class LastCheckpoint(ModelCheckpoint):
     Args:
         folder: of the checkpoints.
         every: steps between two checkpoints.
+        record: says at a step, as text, which network the checkpoint holds, so that the file alone rebuilds it.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, record: Callable[[int], str]) -> None:
+        self.record = record
         super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, save_top_k=1, enable_version_counter=False)
 
     def on_train_batch_end(
@@ -73,6 +76,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == trainer.max_steps != self._last_global_step_saved:
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the record into the checkpoint."""
+        checkpoint[RECORD] = self.record(trainer.global_step)
 
 
 class BestWeights(lightning.Callback):

@@ -1,0 +1,524 @@
+"""Files of weights: official networks in every wrapping, the goldens, exports that other tools read, and files that are refused."""
+
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import spandrel
+import torch
+from conftest import picture
+from safetensors.torch import load_file, save_file
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.DRCT import DRCT as OfficialDRCT  # noqa: N811 (a class)
+from spandrel.architectures.HAT import HAT as OfficialHAT  # noqa: N811 (a class)
+from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
+from torch import Tensor, nn
+
+from irformer import create_model
+from irformer.benchmark import evaluate
+from irformer.checkpoints import export_official, load_checkpoint, save_network, transfer_weights
+from irformer.config import compose, instantiate
+from irformer.data.test_sets import find_test_set
+from irformer.errors import UserError
+from irformer.formats import recognise
+from irformer.inference import NetworkRestorer
+from irformer.models import DRCT
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = {"embed_dim": 12, "num_heads": [2, 3], "window_size": 8, "img_size": 64}
+# Official networks with all that weights say set to something unusual: the class, its arguments.
+OFFICIAL = {
+    "swinir_classical_x2": (OfficialSwinIR, {**TINY, "depths": [2, 1], "upscale": 2, "upsampler": "pixelshuffle", "mlp_ratio": 1.5}),
+    "swinir_classical_x3": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 3, "upsampler": "pixelshuffle", "mlp_ratio": 2.0}),
+    "swinir_light_x4": (OfficialSwinIR, {**TINY, "depths": [1, 2], "upscale": 4, "upsampler": "pixelshuffledirect", "qkv_bias": False}),
+    "swinir_large_x4": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv"}),
+    "swinir_noise_gray": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "in_chans": 1, "mlp_ratio": 2.0}),
+    "swinir_jpeg": (
+        OfficialSwinIR,
+        {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "window_size": 7, "img_size": 126, "img_range": 255.0, "mlp_ratio": 2.0},
+    ),
+    "hat_x4": (
+        OfficialHAT,
+        {**TINY, "depths": [2, 1], "upscale": 4, "upsampler": "pixelshuffle", "compress_ratio": 4, "squeeze_factor": 5, "mlp_ratio": 2.0},
+    ),
+    "hat_x2": (
+        OfficialHAT,
+        {
+            **TINY,
+            "depths": [1, 2],
+            "upscale": 2,
+            "upsampler": "pixelshuffle",
+            "overlap_ratio": 0.25,
+            "resi_connection": "identity",
+            "squeeze_factor": 6,
+            "qkv_bias": False,
+        },
+    ),
+    "drct_x2": (
+        OfficialDRCT,
+        {**TINY, "num_heads": [2, 2], "depths": [6, 6], "upscale": 2, "upsampler": "pixelshuffle", "gc": 4, "mlp_ratio": 2.0},
+    ),
+}
+
+
+def official(name: str) -> nn.Module:
+    """An official network with weights that are all random, so that nothing is compared at its trivial start."""
+    kind, arguments = OFFICIAL[name]
+    torch.manual_seed(0)
+    network = kind(**arguments).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.03 * torch.randn(parameter.shape)
+    return network
+
+
+def assert_same_output(found: nn.Module, expected, channels: int = 3) -> None:
+    size = (16, 32) if isinstance(found, DRCT) else (17, 26)  # the official DRCT does not pad
+    x = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        a, b = found(x), expected(x)
+    assert a.shape == b.shape
+    assert ((a - b).abs().max() / b.abs().max()).item() <= 1e-5
+
+
+def small(name: str, norm: str = "ln", scale: int | None = None, **overrides) -> nn.Module:
+    """One of our networks, tiny, with random weights."""
+    torch.manual_seed(0)
+    sizes = {
+        "swinir": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2]},
+        "hat": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 8, "compress_ratio": 4, "squeeze_factor": 4},
+        "drct": {"embed_dim": 12, "growth_channels": 4, "num_heads": [2, 2], "window_size": 8},
+        "restormer": {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1},
+    }[name]
+    network = create_model(name, norm, scale, overrides={**sizes, **overrides}).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.03 * torch.randn(parameter.shape)
+    return network
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_weights_rebuild_their_network(tmp_path, name):
+    reference = official(name)
+    file = tmp_path / "official.pth"
+    torch.save({"params_ema": reference.state_dict()}, file)
+    loaded = load_checkpoint(file)
+    assert not loaded.network.training
+    assert loaded.model["norm"]["name"] == "ln"
+    assert_same_output(loaded.network, reference, loaded.network.in_channels)
+
+
+WRAPPINGS = {
+    "bare": lambda state: state,
+    "params": lambda state: {"params": state},
+    "params_ema": lambda state: {"params_ema": state, "params": {name: torch.zeros_like(value) for name, value in state.items()}},
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}},
+    "model": lambda state: {"model": state},
+    "module": lambda state: {"params": {f"module.{name}": value for name, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrappings_are_taken_off(tmp_path, wrapping, suffix):
+    reference = official("swinir_light_x4")
+    file = tmp_path / f"weights{suffix}"
+    torch.save(WRAPPINGS[wrapping](reference.state_dict()), file)
+    assert_same_output(load_checkpoint(file).network, reference)
+
+
+@pytest.mark.parametrize("prefix", ["", "params.", "params_ema.", "params.module."])
+def test_safetensors_bare_or_with_a_prefix(tmp_path, prefix):
+    reference = official("swinir_light_x4")
+    file = tmp_path / "weights.safetensors"
+    save_file({f"{prefix}{name}": value.clone() for name, value in reference.state_dict().items()}, file)
+    assert_same_output(load_checkpoint(file).network, reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "norm"),
+    [
+        ("hat_iln", "hat", "iln"),
+        ("hat_ln_stdnorm_off", "hat", "ln"),
+        ("restormer_biasfree", "restormer", "ln_biasfree"),
+        ("restormer_withbias_gray", "restormer", "ln"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_goldens_without_being_told_what_they_are(golden_root, tmp_path, name, network, norm, suffix):
+    golden = load_file(golden_root / f"{name}.safetensors")
+    x, expected = golden.pop("__input__"), golden.pop("__output__")
+    file = tmp_path / f"golden{suffix}"
+    if suffix == ".pth":
+        torch.save({"params": {key.partition(".")[2]: value for key, value in golden.items()}}, file)
+    else:
+        save_file(golden, file)
+    loaded = load_checkpoint(file)
+    assert (loaded.model["name"], loaded.model["norm"]["name"]) == (network, norm)
+    with torch.no_grad():
+        assert ((loaded.network(x) - expected).abs().max() / expected.abs().max()).item() <= 1e-5
+
+
+def test_one_line_says_what_was_recognised(tmp_path, caplog):
+    file = tmp_path / "hat.pth"
+    torch.save({"params_ema": official("hat_x4").state_dict()}, file)
+    with caplog.at_level(logging.INFO, "irformer"):
+        load_checkpoint(file)
+    (line,) = caplog.messages
+    assert line.startswith(f"{file}: official weights under params_ema of hat, norm ln, scale 4, channels 3, features 12, depths 2-1")
+    assert "heads 2-3, window 8, upsampler pixelshuffle" in line
+
+
+def test_official_norms_are_those_of_the_configs(golden_root):
+    """What the weights do not say is read as the configs of the official norms have it."""
+    golden = load_file(golden_root / "hat_iln.safetensors")
+    weights = {name.removeprefix("params_ema."): value for name, value in golden.items()}
+    assert recognise(weights)["norm"] == compose_norm("iln")
+    assert recognise(official("hat_x4").state_dict())["norm"] == compose_norm("ln")
+    restormer = load_file(golden_root / "restormer_biasfree.safetensors")
+    found = recognise({name.removeprefix("params."): value for name, value in restormer.items()})
+    assert found["norm"] == compose_norm("ln_biasfree")
+    assert found["ffn_expansion_factor"] == 2.66
+
+
+def compose_norm(name: str) -> dict:
+    from irformer.config import norm_config
+
+    return norm_config(name)
+
+
+def test_what_weights_do_not_say_can_be_overridden(tmp_path):
+    reference = official("swinir_light_x4")
+    reference.img_range = 255.0
+    file = tmp_path / "weights.pth"
+    torch.save(reference.state_dict(), file)
+    assert_same_output(load_checkpoint(file, {"pixel_range": 255.0}).network, reference)
+    assert load_checkpoint(file, {"norm": "iln"}).model["norm"] == compose_norm("iln")
+    assert load_checkpoint(file, {"norm.block.eps": 1e-6}).model["norm"]["block"]["eps"] == 1e-6
+    with pytest.raises(UserError, match=r"model\.pixel_rang: unknown key; known: .*; did you mean pixel_range\?"):
+        load_checkpoint(file, {"pixel_rang": 255.0})
+
+
+# Out
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "scale", "overrides"),
+    [
+        ("swinir", 2, {}),
+        ("swinir", 3, {"upsampler": "pixelshuffledirect"}),
+        ("swinir", 4, {"upsampler": "nearest+conv", "resi_connection": "3conv"}),
+        ("swinir", 1, {"upsampler": "", "window_size": 7, "pixel_range": 255.0}),
+        ("hat", 4, {}),
+        ("hat", 3, {"overlap_ratio": 0.25, "resi_connection": "identity"}),
+        ("drct", 2, {}),
+        ("drct", 4, {"window_size": 16}),
+    ],
+)
+def test_spandrel_loads_an_official_export_and_gives_our_output(tmp_path, name, scale, overrides, suffix):
+    network = small(name, scale=scale, **overrides)
+    file = tmp_path / f"export{suffix}"
+    export_official(network, file)
+    descriptor = spandrel.ModelLoader().load_from_file(file)
+    assert descriptor.scale == scale
+    assert_same_output(network, descriptor.model.eval())
+    assert_same_output(load_checkpoint(file).network, network)
+
+
+@pytest.mark.parametrize("name", ["swinir_classical_x2", "swinir_jpeg", "hat_x4", "hat_x2", "drct_x2"])
+def test_an_export_is_the_official_state_to_the_last_buffer(tmp_path, name):
+    state = official(name).state_dict()
+    torch.save(state, tmp_path / "in.pth")
+    export_official(load_checkpoint(tmp_path / "in.pth").network, tmp_path / "out.pth")
+    again = torch.load(tmp_path / "out.pth", weights_only=True)["params_ema"]
+    assert set(again) == set(state)
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("name", ["hat_iln", "restormer_biasfree", "restormer_withbias_gray"])
+def test_goldens_are_exported_as_they_were(golden_root, tmp_path, name):
+    golden = {key.partition(".")[2]: value for key, value in load_file(golden_root / f"{name}.safetensors").items() if key[0] != "_"}
+    export_official(load_checkpoint(golden_root / f"{name}.safetensors").network, tmp_path / "out.safetensors")
+    again = load_file(tmp_path / "out.safetensors")
+    assert set(again) == set(golden)
+    assert all(torch.equal(again[key], value) for key, value in golden.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "overrides", "message"),
+    [
+        ("swinir", "iln", {}, "the official SwinIR has no ILN, only LayerNorm; export with --format safetensors"),
+        ("hat", "rms", {}, "the official HAT has no RMSNorm, only LayerNorm and ILN"),
+        ("drct", "none", {}, "the official DRCT has no NoNorm"),
+        ("restormer", "iln", {}, "the official Restormer has no ILN, only LayerNorm and BiasFreeLayerNorm"),
+        ("hat", "ln", {"upsampler": "pixelshuffledirect"}, "the official HAT has no upsampler 'pixelshuffledirect', only pixelshuffle"),
+        ("hat", "ln", {"conv_scale": 0.02}, r"blocks\.0\.conv_scale is 0\.02, and would be read as 0\.01"),
+        ("hat", "iln", {"norm.block.eps": 1e-6}, r"norm1\.eps is 1e-06, and would be read as 0\.0001"),
+        ("hat", "iln", {"norm.standardize_input": False}, r"scaling\.std is .*, and would be read as"),
+        ("hat", "iln", {"norm.ends": "ln"}, r"patch_embed\.norm is LayerNorm, and would be read as Affine"),
+        ("swinir", "ln", {"pixel_range": 255.0}, r"scaling\.std is .*, and would be read as"),
+    ],
+)
+def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, overrides, message):
+    with pytest.raises(UserError, match=message):
+        export_official(small(name, norm, **overrides), tmp_path / "out.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_needs_a_known_suffix(tmp_path):
+    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params_ema\) or \.safetensors"):
+        export_official(small("swinir"), tmp_path / "out.onnx")
+
+
+# Refused
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(file)
+    message = str(caught.value)
+    assert str(file) in message
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path, legacy):
+    file, proof = tmp_path / "evil.pth", tmp_path / "ran"
+    state = {**official("swinir_light_x4").state_dict(), "extra": Malicious(proof)}
+    torch.save({"params": state}, file, _use_new_zipfile_serialization=not legacy)
+    assert "refused, since reading it would run code (" in refusal(file)
+    assert not proof.exists()
+
+
+def test_a_pickled_network_is_refused_and_the_remedy_is_said(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    assert "torch.save(network.state_dict(), FILE)" in refusal(tmp_path / "whole.pt")
+
+
+@pytest.mark.parametrize("target", ["os.system", "irformer.norms.torch.load", "irformer.norms.F.layer_norm", "irformer.models.nothing"])
+def test_a_configuration_may_name_only_our_classes(tmp_path, target):
+    network = small("swinir")
+    file = tmp_path / "evil.safetensors"
+    save_network(file, network, {"name": "evil", "_target_": "irformer.models.SwinIR", "depths": [{"_target_": target}]}, None, None, {})
+    assert f"wants to build {target}; a file may only name networks and norms of irformer" in refusal(file)
+
+
+def test_a_configuration_inside_has_to_be_whole(tmp_path):
+    file = tmp_path / "part.safetensors"
+    save_network(file, small("swinir"), {"name": "swinir"}, None, None, {})
+    assert "its configuration says nothing of _target_, norm; expected the `model` part" in refusal(file)
+    save_file({"a": torch.zeros(1)}, file, {"irformer": "{]"})
+    assert "what it says of its network cannot be read" in refusal(file)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_a_truncated_file(tmp_path, suffix, share):
+    file = tmp_path / f"cut{suffix}"
+    export_official(small("swinir"), file)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    assert "damaged or no " in refusal(file)
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    for suffix in (".pth", ".ckpt", ".safetensors"):
+        (tmp_path / f"text{suffix}").write_text("<html>404: not found</html>")
+        assert "damaged or no " in refusal(tmp_path / f"text{suffix}")
+    with zipfile.ZipFile(tmp_path / "archive.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert "damaged or no file of weights" in refusal(tmp_path / "archive.pth")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    assert "expected weights by name, found a list" in refusal(tmp_path / "list.pth")
+    torch.save({"epoch": 1, "lr": 0.1, "best": 2, "name": "x"}, tmp_path / "state.pth")
+    assert "holds no weights; expected them by name" in refusal(tmp_path / "state.pth")
+    assert "found epoch, lr, best and 1 more" in refusal(tmp_path / "state.pth")
+    (tmp_path / "photo.png").write_bytes(b"x")
+    assert "expected a run's folder or a file that ends in .safetensors, .pth, .pt, .ckpt" in refusal(tmp_path / "photo.png")
+    assert "no checkpoints/best.safetensors in this folder" in refusal(tmp_path)
+    assert "no such file" in refusal(tmp_path / "nowhere.pth")
+
+
+def test_another_family(tmp_path):
+    torch.save(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(3, 4)).state_dict(), tmp_path / "other.pth")
+    message = refusal(tmp_path / "other.pth")
+    assert (
+        "neither SwinIR, HAT, DRCT or Restormer nor a network that spandrel knows; it holds 0.weight, 0.bias, 1.weight and 1 more"
+        in message
+    )
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path):
+    state = official("swinir_classical_x2").state_dict()
+
+    def saved(changed: dict[str, Tensor]) -> Path:
+        torch.save(changed, tmp_path / "changed.pth")
+        return tmp_path / "changed.pth"
+
+    norms = [name for name in state if "norm2" in name]
+    message = refusal(saved({name: value for name, value in state.items() if name not in norms}))
+    assert f"not those of the SwinIR as configured: {len(norms)} missing ({', '.join(norms[:3])} and {len(norms) - 3} more)" in message
+    assert "1 unexpected (extra.weight)" in refusal(saved({**state, "extra.weight": torch.zeros(2)}))
+    assert "1 of another shape (norm.weight [5] for [12])" in refusal(saved({**state, "norm.weight": torch.zeros(5)}))
+    table = "layers.1.residual_group.blocks.0.attn.relative_position_bias_table"
+    assert f"named as weights of swinir, but {table} is missing" in refusal(
+        saved({name: value for name, value in state.items() if name != table})
+    )
+
+
+# Community
+
+
+def compact(path: Path) -> nn.Module:
+    torch.manual_seed(0)
+    network = Compact(num_in_ch=3, num_out_ch=3, num_feat=4, num_conv=2, upscale=2).eval()
+    torch.save({"params": network.state_dict()}, path)
+    return network
+
+
+def test_anything_else_is_built_by_spandrel(tmp_path, caplog):
+    reference = compact(tmp_path / "compact.pth")
+    with caplog.at_level(logging.INFO, "irformer"):
+        loaded = load_checkpoint(tmp_path / "compact.pth")
+    assert "weights of RealESRGAN Compact, built by spandrel, scale 2, channels 3" in caplog.text
+    network = loaded.network
+    assert (network.scale, network.in_channels, network.size_multiple, loaded.task) == (2, 3, 1, None)
+    assert_same_output(network, lambda x: reference(x).clamp(0, 1))
+    assert NetworkRestorer(network, "reflect_min")(picture(9, 7)).shape == (18, 14, 3)
+    with pytest.raises(UserError, match=r"which spandrel builds from the weights alone: model\.norm cannot be changed"):
+        load_checkpoint(tmp_path / "compact.pth", {"norm": "iln"})
+
+
+def test_without_spandrel_the_message_says_how_to_get_it(tmp_path, monkeypatch):
+    compact(tmp_path / "compact.pth")
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    assert "pip install irformer[community]" in refusal(tmp_path / "compact.pth")
+
+
+@pytest.mark.slow
+def test_a_trained_community_network_gives_its_published_number(weights_root, data_root):
+    """CRAFT x4 on Set5. Its number moves by 0.03 dB with the padding; here it is that of every network of the task."""
+    network = load_checkpoint(weights_root / "craft_x4.pth").network
+    task = instantiate(compose("benchmark", ["task=sr_x4", "checkpoint=bicubic"]).task)
+    found = evaluate(NetworkRestorer(network, task.protocol.padding), find_test_set("Set5", data_root, task))
+    assert found.metrics["psnr_y"] == pytest.approx(32.40, abs=0.02)
+
+
+# Fine-tuning
+
+
+@pytest.mark.parametrize("name", ["swinir", "hat", "drct"])
+@pytest.mark.parametrize("scale", [3, 4])
+def test_weights_move_to_another_scale(tmp_path, name, scale):
+    """The body and the convolutions before and after the enlarging ones are kept to the bit; the enlarging ones keep their random start."""
+    source, target = small(name, scale=2), small(name, scale=scale)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    export_official(source, tmp_path / "x2.pth")
+    transfer = transfer_weights(target, tmp_path / "x2.pth")
+    old, new = source.state_dict(), target.state_dict()
+    fresh = [key for key in new if key.startswith("upsample.")]
+    assert list(transfer.fresh) == fresh
+    assert all(torch.equal(new[key], before[key] if key in fresh else old[key]) for key in new)
+    counts = [sum(new[key].numel() for key in keys) for keys in (transfer.kept, transfer.fresh)]
+    assert sum(counts) == sum(p.numel() for p in target.parameters())
+    text = (
+        f"kept {counts[0]:,} parameters in {len(transfer.kept)} tensors; fresh {counts[1]:,} parameters in {len(fresh)} tensors (upsample)"
+    )
+    assert text in str(transfer)
+    assert f"the official weights of {name}, norm ln, scale 2" in str(transfer)
+
+
+def test_weights_of_the_same_network_are_kept_whole(tmp_path, golden_root):
+    golden = load_checkpoint(golden_root / "hat_iln.safetensors").network
+    target = load_checkpoint(golden_root / "hat_ln_stdnorm_off.safetensors").network
+    assert "all there are" in str(transfer_weights(target, golden_root / "hat_iln.safetensors"))
+    assert all(torch.equal(value, target.state_dict()[name]) for name, value in golden.state_dict().items())
+
+
+def test_another_upsampler_is_fresh(tmp_path):
+    export_official(small("swinir", scale=2), tmp_path / "classical.pth")
+    transfer = transfer_weights(small("swinir", scale=2, upsampler="pixelshuffledirect"), tmp_path / "classical.pth")
+    assert list(transfer.fresh) == ["upsample.0.weight", "upsample.0.bias"]
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        (lambda: small("swinir", scale=4, embed_dim=16), r"of another shape \(conv_first\.weight \[8, 3, 3, 3\] for \[16, 3, 3, 3\]"),
+        (lambda: small("swinir", scale=4, depths=[2, 2]), r"missing \(layers\.1\.residual_group\.blocks\.1\.norm1\.weight"),
+        (lambda: small("hat", scale=4), r"missing \(layers\.0\.residual_group\.blocks\.0\.conv_block\.cab\.0\.weight"),
+        (lambda: small("swinir", "none", scale=4), r"unexpected \(patch_embed\.norm\.weight"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, target, fault):
+    export_official(small("swinir", scale=2), tmp_path / "x2.pth")
+    network = target()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(UserError, match=rf"init_from=.* holds the official weights of swinir, norm ln, .*, not those of the .*{fault}"):
+        transfer_weights(network, tmp_path / "x2.pth")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+# Runs
+
+
+def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
+    """last.ckpt says which network it holds, and gives the averaged weights, those that results are of."""
+    from rich.console import Console
+
+    from irformer.training.build import build_run
+
+    model = ["norm=layerscale", "model=swinir_tiny", "model.embed_dim=8", "model.depths=[2]", "model.num_heads=[2]"]
+    words = [
+        *model,
+        "data=sample",
+        "test_sets=[sample]",
+        "trainer=cpu",
+        "logger=csv",
+        "batch_size=1",
+        "patch_size=16",
+        "trainer.max_steps=2",
+    ]
+    run = build_run(compose("train", [*words, "name=test", f"paths.data={tmp_path}"]), tmp_path / "run")
+    run.execute(Console(quiet=True))
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    loaded = load_checkpoint(file)
+    assert (loaded.model["name"], loaded.model["norm"]["name"], loaded.task, loaded.step) == ("swinir_tiny", "layerscale", "sr_x2", 2)
+    averaged = torch.load(file, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in loaded.network.state_dict().items())
+
+    content = torch.load(file, weights_only=True)
+    del content["irformer"]
+    torch.save(content, tmp_path / "unsaid.ckpt")
+    assert "does not say which network it holds" in refusal(tmp_path / "unsaid.ckpt")
+
+
+def test_the_export_script(tmp_path):
+    torch.save({"params": official("hat_x4").state_dict()}, tmp_path / "in.pth")
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+
+    ours = run("in.pth", "ours.safetensors")
+    assert ours.returncode == 0, ours.stderr
+    assert "in.pth: official weights under params of hat, norm ln, scale 4" in ours.stderr
+    assert load_checkpoint(tmp_path / "ours.safetensors").model == load_checkpoint(tmp_path / "in.pth").model
+    back = run("ours.safetensors", "back.pth", "--format", "official")
+    assert back.returncode == 0, back.stderr
+    assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
+    wrong = run("ours.safetensors", "ours.onnx")
+    assert (wrong.returncode, wrong.stderr) == (1, "error: ours.onnx: a file of the format safetensors ends in .safetensors\n")
