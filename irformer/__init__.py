@@ -1,3 +1,89 @@
-"""irformer: train, evaluate and look inside image restoration transformers, with any normalization."""
+"""irformer: train, evaluate and look inside image restoration transformers, with any normalization.
+
+From Python:
+
+>>> from irformer import create_model, list_models, list_norms
+>>> network = create_model("hat_tiny", norm="iln", scale=4)
+>>> network.scale, network.size_multiple
+(4, 8)
+>>> "swinir" in list_models(), "iln" in list_norms()
+(True, True)
+
+What the functions need is imported when they are called: importing irformer itself takes no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __version__ = "0.1.0"
+__all__ = ["create_model", "list_models", "list_norms", "load_network"]
+
+
+def create_model(
+    name: str, norm: str = "ln", scale: int | None = None, in_channels: int = 3, overrides: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Build a network with random weights, as `python train.py model=NAME norm=NORM` does.
+
+    >>> light = create_model("swinir_light", scale=2, overrides={"depths": [2, 2], "num_heads": [6, 6], "norm.ends": "none"})
+    >>> len(light.groups)
+    2
+
+    Args:
+        name: one of `list_models()`.
+        norm: one of `list_norms()`.
+        scale: upscaling factor; None takes the default of the network's class, 2 for those with an upsampler and 1 for Restormer.
+        in_channels: image channels, 3 (RGB) or 1.
+        overrides: other arguments of the network by dotted keys, those of configs/model and, after `norm.`, of configs/norm.
+
+    Returns:
+        The network in training mode; it maps [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W].
+
+    Raises:
+        UserError: there is no such network, norm or argument, or the network refuses its value.
+    """
+    from irformer.config import build_network, model_config, override_model
+
+    model = model_config(name, norm, scale, in_channels)
+    return build_network(override_model(model, overrides or {}))
+
+
+def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None) -> nn.Module:
+    """Rebuild a network from a run's folder or a file of weights: ours, official, or of any network that spandrel knows.
+
+    >>> load_network("epoch=0.ckpt")
+    Traceback (most recent call last):
+    irformer.errors.UserError: epoch=0.ckpt: no such file; expected a run's folder or a file of weights (.safetensors, .pth, .pt, .ckpt)
+
+    Args:
+        path: the folder or file.
+        overrides: changes to what was read out of the weights, by dotted keys, e.g. `{"pixel_range": 255.0}`.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        UserError: there is no such file, it is damaged, would run code, or holds a network that is not known or not whole.
+    """
+    from irformer.checkpoints import load_checkpoint
+
+    return load_checkpoint(Path(path), overrides).network
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` takes, those of configs/model."""
+    from irformer.config import options
+
+    return options("model")
+
+
+def list_norms() -> list[str]:
+    """The norms that `create_model` takes, those of configs/norm."""
+    from irformer.config import options
+
+    return options("norm")
