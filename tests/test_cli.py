@@ -151,6 +151,22 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
     assert all(name in table and name in done.stdout for name in runs)
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("budget=tpu", "error: budget=tpu: expected cpu, gpu or paper"),
+        ("fast", "error: fast: expected KEY=VALUE"),
+        ("optim.lrr=1", "error: unknown key optim.lrr; did you mean optim.lr?"),
+    ],
+)
+def test_a_mistake_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path, word, line):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "figure1", f"out={tmp_path}", word])
+    with pytest.raises(SystemExit) as exit_:
+        irformer.cli.reproduce()
+    assert exit_.value.code == 1
+    assert line in capsys.readouterr().err
+
+
 def test_bicubic_benchmark_of_a_folder(tmp_path):
     (tmp_path / "own").mkdir()
     write_image(tmp_path / "own" / "flat.png", np.full((40, 40, 3), 90, np.uint8))

@@ -1,6 +1,7 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
 from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
 from irformer.training.module import RestorationModule
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,12 @@ def feature_channels(network: torch.nn.Module) -> int:
 
 
 def measure_test_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResult]:
-    """Evaluate a restorer on test sets, one progress bar for each (on a terminal)."""
+    """Evaluate a restorer on test sets: a progress bar for each on a terminal, a line when it is done in a log file."""
     results = []
     for test_set in test_sets:
+        started = time.monotonic()
         with tqdm(total=len(test_set), desc=test_set.name, unit="image", leave=False, disable=None) as bar:
             results.append(evaluate(restorer, test_set, lambda _name, bar=bar: bar.update()))  # type: ignore[misc]
+        if bar.disable:
+            _log.info("measured %s: %d images in %.0f s", test_set.name, len(test_set), time.monotonic() - started)
     return results
