@@ -70,12 +70,19 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
     return result
 
 
-def results_record(checkpoint: str, task: Task, results: Sequence[SetResult]) -> dict[str, Any]:
-    """What results.json holds: which weights, which task and protocol, and every number."""
+def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
+    """What results.json holds: which weights, which task and protocol, and every number.
+
+    Args:
+        checkpoint: what was measured.
+        task: the task.
+        padding: of the restorer, which the protocol may have left to the network.
+        results: of each test set.
+    """
     return {
         "checkpoint": checkpoint,
         "task": task.name,
-        "protocol": task.protocol.as_dict(),
+        "protocol": {**task.protocol.as_dict(), "padding": padding},
         "test_sets": {result.name: result.as_dict() for result in results},
     }
 

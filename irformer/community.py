@@ -15,6 +15,7 @@ class CommunityNetwork(nn.Module):
     """
 
     channels_first = True
+    test_padding = "reflect_min"
 
     def __init__(self, descriptor: Any) -> None:
         super().__init__()

@@ -12,7 +12,9 @@ from irformer.tasks import Padding
 
 
 class Restorer(Protocol):
-    """Anything that turns a degraded image into a restored one."""
+    """Anything that turns a degraded image into a restored one; `padding` says what is done to its size before."""
+
+    padding: str
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
         """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8."""
@@ -30,6 +32,7 @@ class BicubicRestorer:
     def __init__(self, scale: int, variant: Variant = "matlab_uint8") -> None:
         self.scale = scale
         self.variant = variant
+        self.padding = "none"
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
         """[h, w, C], uint8, to [scale*h, scale*w, C]."""
@@ -42,14 +45,14 @@ class NetworkRestorer:
     The network is called as it is: evaluation mode, device and autocast are the caller's.
 
     Args:
-        network: has `scale` and `size_multiple`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
-        padding: what is done to sizes before the network.
+        network: has `scale`, `size_multiple` and `test_padding`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
+        padding: what is done to sizes before the network; `network` takes its `test_padding`.
         device: where the image is sent.
     """
 
     def __init__(self, network: nn.Module, padding: Padding, device: torch.device | str = "cpu") -> None:
         self.network = network
-        self.padding = padding
+        self.padding: str = network.test_padding if padding == "network" else padding  # type: ignore[assignment]
         self.device = device
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ A task fixes everything that a published number depends on, so that a number mea
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from irformer.degradations import Degradation
 from irformer.metrics import METRICS
 
-Padding = Literal["flip_always", "reflect_min"]
+Padding = Literal["network", "flip_always", "reflect_min"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Protocol:
         lr: which imresize makes LR images that are not on disk: `matlab_uint8` (published tables) or `matlab_double` (i-LN's data).
         border: pixels left out on each side of the HQ image before measuring; the scale in super-resolution.
         padding: before the network: `flip_always` mirrors up to the next multiple of the window, a whole window where the size fits
-            already (SwinIR's test code, behind its tables); `reflect_min` reflects where the size does not fit (HAT, BasicSR).
+            already (SwinIR's test code, behind its tables); `reflect_min` reflects where the size does not fit (HAT, BasicSR,
+            Restormer); `network` is whichever of the two the network's own published numbers were measured with.
         metrics: names of metrics, the first decides which checkpoint is best.
     """
 
@@ -37,8 +38,8 @@ class Protocol:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown:
             raise ValueError(f"task.protocol.metrics: unknown {', '.join(unknown)}; known: {', '.join(METRICS)}")
-        if self.padding not in ("flip_always", "reflect_min"):
-            raise ValueError(f"task.protocol.padding={self.padding}: expected flip_always or reflect_min")
+        if self.padding not in get_args(Padding):
+            raise ValueError(f"task.protocol.padding={self.padding}: expected {', '.join(get_args(Padding))}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for results.json."""

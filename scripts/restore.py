@@ -1,6 +1,6 @@
 """Restore an image or a folder of images: `python scripts/restore.py INPUT OUTPUT --checkpoint PATH`."""
 
-from irformer.cli import restore
+from irformer.commands.restore import restore
 
 if __name__ == "__main__":
     restore()

@@ -7,6 +7,7 @@ from irformer.models.layers import (
     InputScaling,
     PatchNorm,
     ResidualConv,
+    TestPadding,
     Upsampling,
     pad_to_multiple,
     pixel_shuffle_upsampler,
@@ -44,6 +45,7 @@ class WindowTransformer(nn.Module):
     """
 
     channels_first = False
+    test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, which BasicSR tests
 
     def __init__(
         self,

@@ -13,17 +13,24 @@ from irformer.norms import NormScheme, residual
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 DIV2K_STD = (0.2842, 0.2701, 0.2920)
 
+TestPadding = Literal["flip_always", "reflect_min"]
 Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 ResidualConv = Literal["1conv", "3conv", "identity"]
 
 
 class Network(Protocol):
-    """What the rest of the project asks of a network."""
+    """What the rest of the project asks of a network.
+
+    `size_multiple` is what its sides must be a multiple of (it pads others itself, by reflection). `test_padding` is what the official
+    test code does to an image before the network: `flip_always` mirrors up to the next greater multiple, `reflect_min` leaves it to
+    the network.
+    """
 
     scale: int
     in_channels: int
     size_multiple: int
     channels_first: bool
+    test_padding: TestPadding
 
     @property
     def groups(self) -> dict[str, nn.Module]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from irformer.models.layers import InputScaling, pad_to_multiple
+from irformer.models.layers import InputScaling, TestPadding, pad_to_multiple
 from irformer.norms import NormScheme, residual
 
 
@@ -158,6 +158,7 @@ class Restormer(nn.Module):
     """
 
     channels_first = True
+    test_padding: TestPadding = "reflect_min"
 
     def __init__(
         self,

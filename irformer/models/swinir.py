@@ -6,7 +6,7 @@ Modules are named as in the official code, so that its checkpoints fit as they a
 from torch import Tensor, nn
 
 from irformer.models.frame import WindowTransformer
-from irformer.models.layers import ResidualConv, ResidualGroup, SwinBlock, Upsampling, init_transformer, plan_groups
+from irformer.models.layers import ResidualConv, ResidualGroup, SwinBlock, TestPadding, Upsampling, init_transformer, plan_groups
 from irformer.norms import NormScheme
 
 
@@ -43,6 +43,8 @@ class SwinIR(WindowTransformer):
         qkv_bias: queries, keys and values carry biases.
         drop_path_rate: drop-path probability of the last block, growing linearly from 0 over the depth.
     """
+
+    test_padding: TestPadding = "flip_always"
 
     def __init__(
         self,

@@ -12,14 +12,14 @@ from torch import nn
 
 from irformer.checkpoints import BEST, LAST, network_record, save_network, transfer_weights
 from irformer.config import build_network, instantiate
-from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder
 from irformer.data.module import RestorationData
 from irformer.data.samples import TrainingSamples
-from irformer.data.sources import ImagePair, TrainingImages, find_training_set, pair_folders
-from irformer.data.test_sets import TestSet, available_test_sets, find_test_set
+from irformer.data.sources import TrainingImages
+from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
-from irformer.training.callbacks import BestWeights, Ema, LastCheckpoint
+from irformer.training.checkpointing import BestWeights, Ema, LastCheckpoint
+from irformer.training.data import cache_bytes, find_test_sets, training_pairs, validation_set, workers
 from irformer.training.logs import MetricsCsv
 from irformer.training.module import RestorationModule
 from irformer.training.run import Run
@@ -39,10 +39,10 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     resume = _resume_checkpoint(cfg, folder)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     task: Task = instantiate(cfg.task)
-    notes, pairs = _training_pairs(cfg.data, root, task)
-    images = TrainingImages(pairs, task.scale, _cache_bytes(cfg))
+    notes, pairs = training_pairs(cfg.data, root, task)
+    images = TrainingImages(pairs, task.scale, cache_bytes(cfg))
     samples = TrainingSamples(images, task, cfg.patch_size, cfg.seed)
-    validation = _validation_set(cfg.data, root, task)
+    validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task)
 
     network = build_network(cfg.model)
@@ -50,7 +50,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
         notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
     schedule = instantiate(cfg.optim.schedule)
     module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
-    data = RestorationData(samples, validation, cfg.batch_size, _workers(cfg))
+    data = RestorationData(samples, validation, cfg.batch_size, workers(cfg))
     trainer = _build_trainer(cfg, folder, resume)
 
     title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.name}"
@@ -60,45 +60,6 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     config = OmegaConf.to_yaml(cfg)
     facts = _facts(cfg, folder, task, images, validation, network, trainer, resume) | notes
     return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume)
-
-
-def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[TestSet]:
-    """The named test sets; without names those of the task's usual ones that are found, or else the sample photos.
-
-    Raises:
-        UserError: a named test set is unknown or not on disk.
-    """
-    if names is not None:
-        return [find_test_set(name, root, task) for name in names]
-    return available_test_sets(task.test_sets, root, task) or [find_test_set(SAMPLE, root, task)]
-
-
-def _training_pairs(data: DictConfig, root: Path, task: Task) -> tuple[dict[str, str], list[ImagePair]]:
-    """The training images, and a line for the summary where they are not what papers train on."""
-    if data.path is not None:
-        lq = Path(data.lq_path) if data.lq_path is not None else None
-        return {}, pair_folders(Path(data.path), lq, task.scale)
-    sets = list(data.sets)
-    notes = {}
-    if not sets and data.name != "auto":
-        raise UserError(f"data={data.name} needs the folder of your clean images: add data.path=FOLDER")
-    if not sets:
-        div2k = TRAINING_SETS["DIV2K"]
-        if find_folder(root, div2k.hq):
-            sets = ["DIV2K"]
-        else:
-            sets = [SAMPLE]
-            notes = {
-                "note": f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
-                f"For published numbers unpack DIV2K there, from {div2k.source}, or use data=folder data.path=FOLDER"
-            }
-    return notes, [pair for name in sets for pair in find_training_set(name, root, task.scale)]
-
-
-def _validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:
-    if data.val is not None:
-        return find_test_set(data.val, root, task)
-    return find_test_sets(None, root, task)[0]
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightning.Trainer:
@@ -145,17 +106,6 @@ def _precision(wanted: str, accelerator: str) -> str:
         return wanted
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-
-
-def _workers(cfg: DictConfig) -> int:
-    if cfg.data.workers is not None:
-        return cfg.data.workers
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
-
-
-def _cache_bytes(cfg: DictConfig) -> int:
-    return int(cfg.data.cache_gb * 2**30) // max(1, _workers(cfg))
 
 
 def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Path | None:

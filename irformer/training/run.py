@@ -121,7 +121,7 @@ class Run:
         table = benchmark_table(self.task.name, self.task.protocol.metrics, results)
         table.show(console)
 
-        record = results_record(str(BEST), self.task, list(results.values())[-1])
+        record = results_record(str(BEST), self.task, restorer.padding, list(results.values())[-1])
         record["step"] = best.step
         write_atomically(self.folder / "results.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
         write_page(

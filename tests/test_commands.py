@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import picture
 
-import irformer.cli
+from irformer.commands.reproduce import reproduce
+from irformer.commands.train import train
 from irformer.data.images import read_image, write_image
 
 REPOSITORY = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
         with pytest.raises(SystemExit) as exit_:
-            irformer.cli.train()
+            train()
         captured = capsys.readouterr()
         assert exit_.value.code == 1
         assert "step" not in captured.out  # nothing has been trained
@@ -162,7 +163,7 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
 def test_a_mistake_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path, word, line):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "figure1", f"out={tmp_path}", word])
     with pytest.raises(SystemExit) as exit_:
-        irformer.cli.reproduce()
+        reproduce()
     assert exit_.value.code == 1
     assert line in capsys.readouterr().err
 

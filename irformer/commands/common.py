@@ -1,0 +1,124 @@
+"""What the commands share: running under Hydra, one line for a mistake, a quiet terminal, devices by name."""
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from irformer.config import CONFIGS, compose, nearest, options
+from irformer.errors import UserError
+
+OmegaConf.register_new_resolver(
+    "irformer.run_folder", lambda resume, runs, name: str(Path(resume) if resume else Path(runs) / name), replace=True
+)
+OmegaConf.register_new_resolver("irformer.file_name", lambda path: Path(path).stem, replace=True)
+
+
+def command(function: Callable[[DictConfig], None], config: str) -> None:
+    """Run a function under Hydra; a mistake of the user ends it with one line and status 1."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here instead of being printed by Hydra
+    quieten()
+
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            function(cfg)
+        except (UserError, MissingMandatoryValue) as error:
+            with contextlib.suppress(OSError):
+                Path(HydraConfig.get().runtime.output_dir).rmdir()  # made by Hydra; stays if a run has written to it
+            fail(explain(error, config))
+
+    guarded.__module__ = __name__
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, config))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def telling_mistakes(config: str = "train") -> Iterator[None]:
+    """End the process with one line and status 1 where a user's mistake comes up, as Hydra's commands do; the terminal is left to us.
+
+    Args:
+        config: the configuration whose keys a message about an unknown one is compared with.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    quieten()
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, config))
+
+
+def fail(message: str) -> NoReturn:
+    """Print a mistake in one line and end the process with status 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def explain(error: Exception, config: str) -> str:
+    """One line for a mistake on the command line, with what would have been right."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and "/" in cause.missing_cfg_file:
+            group, _, name = cause.missing_cfg_file.rpartition("/")
+            known = [option for option in options(group) if not option.startswith("_")]
+            return f"{group}={name}: unknown {group}; known: {', '.join(known)}{nearest(name, known)}"
+        if isinstance(cause, MissingMandatoryValue):
+            key = cause.full_key or str(cause).rpartition(" ")[2]
+            return f"{key} is required: give {key}=VALUE"
+        cause = cause.__cause__
+    if isinstance(error, ConfigCompositionException) and str(error).startswith("Could not override '"):
+        key = str(error).split("'")[1]
+        return f"unknown key {key}{nearest(key, _keys(compose(config, [])))}"
+    return " ".join(str(error).split())
+
+
+def device(name: str) -> torch.device:
+    """A device by its name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def quieten() -> None:
+    """Leave the terminal to the summary, the progress and the table; warnings about the user's data or keys are errors here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # Our own lines, such as what a file of weights was recognised as, are for the user.
+    own = logging.getLogger("irformer")
+    own.setLevel(logging.INFO)
+    own.handlers = [logging.StreamHandler()]
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """All keys of a configuration, dotted."""
+    keys = []
+    for key in node:
+        keys.append(f"{prefix}{key}")
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
+            keys += _keys(node[key], f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,24 @@
+"""Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official."""
+
+import argparse
+from pathlib import Path
+
+from irformer.checkpoints import export_checkpoint, load_checkpoint
+from irformer.commands.common import telling_mistakes
+
+
+def export() -> None:
+    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official."""
+    parser = argparse.ArgumentParser(description="Write the network of a checkpoint into one file.")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder or a file of weights")
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "official"),
+        default="safetensors",
+        help="safetensors: ours, with the configuration inside; official: as the official code, .pth or .safetensors by the name of OUT",
+    )
+    arguments = parser.parse_args()
+    with telling_mistakes():
+        export_checkpoint(load_checkpoint(arguments.checkpoint), arguments.out, arguments.format)
+    print(f"wrote {arguments.out}")
