@@ -4,6 +4,7 @@ With any norm. Modules are named as in the official code, so that its checkpoint
 Its blocks are convolutional, so that features stay [B, C, H, W] throughout.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -142,12 +143,14 @@ class Upsample(nn.Module):
 class Restormer(nn.Module):
     """Restormer: an encoder and a decoder of four levels with skip connections, refinement, and the input added to the output.
 
+    It has no upsampler: super-resolution enlarges the input in front, as SRCNN and VDSR do (arXiv 1501.00092, 1511.04587).
+
     It has no norms but those of its blocks: `ends` of the scheme is not used. The official network takes no mean off its input; with
     `standardize_input` the mean and the standard deviation are both taken off, as in the other networks.
 
     Args:
         norm: the network's normalization; ln_biasfree for the official denoising networks, ln for all other official ones.
-        scale: 1; there is no upsampler.
+        scale: 1 as published. The network keeps its input's size: for any other factor bicubic interpolation enlarges the input first.
         in_channels: image channels, 3 (RGB) or 1.
         dim: feature channels C at full resolution; level i has 2^i C.
         num_blocks: blocks at each of the four levels; the encoder's and decoder's counts are the same.
@@ -173,13 +176,13 @@ class Restormer(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if scale != 1:
-            raise ValueError(f"scale={scale}: Restormer has no upsampler and takes scale 1")
+        if scale < 1:
+            raise ValueError(f"scale={scale}: expected 1 or more")
         if len(num_blocks) != 4 or len(heads) != 4:
             raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
         self.scale = scale
         self.in_channels = in_channels
-        self.size_multiple = 8
+        self.size_multiple = 8 // math.gcd(8, scale)  # three times the resolution is halved, at the size of the output
         self.scaling = InputScaling(in_channels, 1.0, standardize=norm.standardize_input, center=norm.standardize_input)
 
         def level(count: int, channels: int, heads: int) -> nn.Sequential:
@@ -214,11 +217,13 @@ class Restormer(nn.Module):
         return {name: self.get_submodule(name) for name in (*encoder, *decoder)}
 
     def forward(self, lq: Tensor) -> Tensor:
-        """Restore images: [B, in_channels, H, W] in [0, 1] to the same shape, any H and W."""
+        """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
         H, W = lq.shape[2:]
         pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        if self.scale > 1:
+            pixels = F.interpolate(pixels, scale_factor=self.scale, mode="bicubic")
         out = self.output(self._body(self.patch_embed(pixels))) + pixels
-        return self.scaling.undo(out)[:, :, :H, :W]
+        return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
 
     def _body(self, x: Tensor) -> Tensor:
         """Encoder, decoder and refinement: [B, C, H, W] to [B, 2 C, H, W]."""

@@ -118,3 +118,15 @@ def test_a_trained_network_can_be_copied(network_name, norm_name):
     x = torch.rand(1, 3, 13, 19)
     with torch.no_grad():
         assert twin(x).equal(network.eval()(x))
+
+
+@every_network
+@every_norm
+def test_compiles_as_one_graph(network_name, norm_name):
+    """What a graph break would raise; that other sizes compile once more alone is tested with each network."""
+    torch._dynamo.reset()
+    network = _network(network_name, norm_name).eval()
+    x = torch.rand(1, 3, 8, 16)
+    with torch.no_grad():
+        found = torch.compile(network, fullgraph=True, backend="eager", dynamic=False)(x)
+        torch.testing.assert_close(found, network(x))

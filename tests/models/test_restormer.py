@@ -144,8 +144,19 @@ def test_compiles_without_graph_breaks_and_once_more_for_all_other_sizes():
     assert_compiles_for_all_sizes(Restormer(OFFICIAL_ILN, **TINY), [(48, 48), (56, 64), (51, 70), (65, 47), (63, 72)])
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_for_super_resolution_the_input_is_enlarged_in_front(scale):
+    """The weights are those of the network that keeps its input's size, and so is its output for the enlarged input."""
+    plain, network = Restormer(BIAS_FREE, **TINY).eval(), Restormer(BIAS_FREE, scale=scale, **TINY).eval()
+    network.load_state_dict(plain.state_dict(), strict=True)
+    x = torch.rand(2, 3, 16, 24)
+    with torch.no_grad():
+        expected = plain(torch.nn.functional.interpolate(x, scale_factor=scale, mode="bicubic"))
+        torch.testing.assert_close(network(x), expected)
+
+
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="scale=2: Restormer has no upsampler and takes scale 1"):
-        Restormer(BIAS_FREE, scale=2, **TINY)
+    with pytest.raises(ValueError, match="scale=0: expected 1 or more"):
+        Restormer(BIAS_FREE, scale=0, **TINY)
     with pytest.raises(ValueError, match="num_blocks has 3 levels and heads 4"):
         Restormer(BIAS_FREE, **{**TINY, "num_blocks": (1, 1, 1)})
