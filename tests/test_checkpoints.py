@@ -410,7 +410,7 @@ def test_without_spandrel_the_message_says_how_to_get_it(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_trained_community_network_gives_its_published_number(weights_root, data_root):
-    """CRAFT x4 on Set5, 32.40 dB: 32.39 here, since spandrel pads to whole windows and its CRAFT adds one more, which its authors do not."""
+    """CRAFT x4 on Set5, 32.40 dB: 32.39 here, where spandrel pads to whole windows and its CRAFT adds one more."""
     network = load_checkpoint(weights_root / "craft_x4.pth").network
     task = instantiate(compose("benchmark", ["task=sr_x4", "checkpoint=bicubic"]).task)
     found = evaluate(NetworkRestorer(network, task.protocol.padding), find_test_set("Set5", data_root, task))
