@@ -1,102 +1,28 @@
-"""Files of weights: official networks in every wrapping, the goldens, exports that other tools read, and files that are refused."""
+"""Files of weights: official networks in every wrapping, the goldens, and files that are refused."""
 
 import logging
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-import spandrel
 import torch
 from conftest import picture
+from official import OFFICIAL, assert_same_output, official, small
 from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
-from spandrel.architectures.DRCT import DRCT as OfficialDRCT  # noqa: N811 (a class)
-from spandrel.architectures.HAT import HAT as OfficialHAT  # noqa: N811 (a class)
-from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
 from torch import Tensor, nn
 
-from irformer import create_model
 from irformer.benchmark import evaluate
-from irformer.checkpoints import export_official, load_checkpoint, save_network, transfer_weights
+from irformer.checkpoints import export_official, load_checkpoint, save_network
 from irformer.config import compose, instantiate
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
 from irformer.formats import recognise
 from irformer.inference import NetworkRestorer
-from irformer.models import DRCT
 
 REPOSITORY = Path(__file__).parent.parent
-TINY = {"embed_dim": 12, "num_heads": [2, 3], "window_size": 8, "img_size": 64}
-# Official networks with all that weights say set to something unusual: the class, its arguments.
-OFFICIAL = {
-    "swinir_classical_x2": (OfficialSwinIR, {**TINY, "depths": [2, 1], "upscale": 2, "upsampler": "pixelshuffle", "mlp_ratio": 1.5}),
-    "swinir_classical_x3": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 3, "upsampler": "pixelshuffle", "mlp_ratio": 2.0}),
-    "swinir_light_x4": (OfficialSwinIR, {**TINY, "depths": [1, 2], "upscale": 4, "upsampler": "pixelshuffledirect", "qkv_bias": False}),
-    "swinir_large_x4": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv"}),
-    "swinir_noise_gray": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "in_chans": 1, "mlp_ratio": 2.0}),
-    "swinir_jpeg": (
-        OfficialSwinIR,
-        {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "window_size": 7, "img_size": 126, "img_range": 255.0, "mlp_ratio": 2.0},
-    ),
-    "hat_x4": (
-        OfficialHAT,
-        {**TINY, "depths": [2, 1], "upscale": 4, "upsampler": "pixelshuffle", "compress_ratio": 4, "squeeze_factor": 5, "mlp_ratio": 2.0},
-    ),
-    "hat_x2": (
-        OfficialHAT,
-        {
-            **TINY,
-            "depths": [1, 2],
-            "upscale": 2,
-            "upsampler": "pixelshuffle",
-            "overlap_ratio": 0.25,
-            "resi_connection": "identity",
-            "squeeze_factor": 6,
-            "qkv_bias": False,
-        },
-    ),
-    "drct_x2": (
-        OfficialDRCT,
-        {**TINY, "num_heads": [2, 2], "depths": [6, 6], "upscale": 2, "upsampler": "pixelshuffle", "gc": 4, "mlp_ratio": 2.0},
-    ),
-}
-
-
-def official(name: str) -> nn.Module:
-    """An official network with weights that are all random, so that nothing is compared at its trivial start."""
-    kind, arguments = OFFICIAL[name]
-    torch.manual_seed(0)
-    network = kind(**arguments).eval()
-    for parameter in network.parameters():
-        parameter.data += 0.03 * torch.randn(parameter.shape)
-    return network
-
-
-def assert_same_output(found: nn.Module, expected, channels: int = 3) -> None:
-    size = (16, 32) if isinstance(found, DRCT) else (17, 26)  # the official DRCT does not pad
-    x = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        a, b = found(x), expected(x)
-    assert a.shape == b.shape
-    assert ((a - b).abs().max() / b.abs().max()).item() <= 1e-5
-
-
-def small(name: str, norm: str = "ln", scale: int | None = None, **overrides) -> nn.Module:
-    """One of our networks, tiny, with random weights."""
-    torch.manual_seed(0)
-    sizes = {
-        "swinir": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2]},
-        "hat": {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 8, "compress_ratio": 4, "squeeze_factor": 4},
-        "drct": {"embed_dim": 12, "growth_channels": 4, "num_heads": [2, 2], "window_size": 8},
-        "restormer": {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1},
-    }[name]
-    network = create_model(name, norm, scale, overrides={**sizes, **overrides}).eval()
-    for parameter in network.parameters():
-        parameter.data += 0.03 * torch.randn(parameter.shape)
-    return network
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -199,78 +125,6 @@ def test_what_weights_do_not_say_can_be_overridden(tmp_path):
     assert load_checkpoint(file, {"norm.block.eps": 1e-6}).model["norm"]["block"]["eps"] == 1e-6
     with pytest.raises(UserError, match=r"model\.pixel_rang: unknown key; known: .*; did you mean pixel_range\?"):
         load_checkpoint(file, {"pixel_rang": 255.0})
-
-
-# Out
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize(
-    ("name", "scale", "overrides"),
-    [
-        ("swinir", 2, {}),
-        ("swinir", 3, {"upsampler": "pixelshuffledirect"}),
-        ("swinir", 4, {"upsampler": "nearest+conv", "resi_connection": "3conv"}),
-        ("swinir", 1, {"upsampler": "", "window_size": 7, "pixel_range": 255.0}),
-        ("hat", 4, {}),
-        ("hat", 3, {"overlap_ratio": 0.25, "resi_connection": "identity"}),
-        ("drct", 2, {}),
-        ("drct", 4, {"window_size": 16}),
-    ],
-)
-def test_spandrel_loads_an_official_export_and_gives_our_output(tmp_path, name, scale, overrides, suffix):
-    network = small(name, scale=scale, **overrides)
-    file = tmp_path / f"export{suffix}"
-    export_official(network, file)
-    descriptor = spandrel.ModelLoader().load_from_file(file)
-    assert descriptor.scale == scale
-    assert_same_output(network, descriptor.model.eval())
-    assert_same_output(load_checkpoint(file).network, network)
-
-
-@pytest.mark.parametrize("name", ["swinir_classical_x2", "swinir_jpeg", "hat_x4", "hat_x2", "drct_x2"])
-def test_an_export_is_the_official_state_to_the_last_buffer(tmp_path, name):
-    state = official(name).state_dict()
-    torch.save(state, tmp_path / "in.pth")
-    export_official(load_checkpoint(tmp_path / "in.pth").network, tmp_path / "out.pth")
-    again = torch.load(tmp_path / "out.pth", weights_only=True)["params_ema"]
-    assert set(again) == set(state)
-    assert all(torch.equal(again[key], value) for key, value in state.items())
-
-
-@pytest.mark.parametrize("name", ["hat_iln", "restormer_biasfree", "restormer_withbias_gray"])
-def test_goldens_are_exported_as_they_were(golden_root, tmp_path, name):
-    golden = {key.partition(".")[2]: value for key, value in load_file(golden_root / f"{name}.safetensors").items() if key[0] != "_"}
-    export_official(load_checkpoint(golden_root / f"{name}.safetensors").network, tmp_path / "out.safetensors")
-    again = load_file(tmp_path / "out.safetensors")
-    assert set(again) == set(golden)
-    assert all(torch.equal(again[key], value) for key, value in golden.items())
-
-
-@pytest.mark.parametrize(
-    ("name", "norm", "overrides", "message"),
-    [
-        ("swinir", "iln", {}, "the official SwinIR has no ILN, only LayerNorm; export with --format safetensors"),
-        ("hat", "rms", {}, "the official HAT has no RMSNorm, only LayerNorm and ILN"),
-        ("drct", "none", {}, "the official DRCT has no NoNorm"),
-        ("restormer", "iln", {}, "the official Restormer has no ILN, only LayerNorm and BiasFreeLayerNorm"),
-        ("hat", "ln", {"upsampler": "pixelshuffledirect"}, "the official HAT has no upsampler 'pixelshuffledirect', only pixelshuffle"),
-        ("hat", "ln", {"conv_scale": 0.02}, r"blocks\.0\.conv_scale is 0\.02, and would be read as 0\.01"),
-        ("hat", "iln", {"norm.block.eps": 1e-6}, r"norm1\.eps is 1e-06, and would be read as 0\.0001"),
-        ("hat", "iln", {"norm.standardize_input": False}, r"scaling\.std is .*, and would be read as"),
-        ("hat", "iln", {"norm.ends": "ln"}, r"patch_embed\.norm is LayerNorm, and would be read as Affine"),
-        ("swinir", "ln", {"pixel_range": 255.0}, r"scaling\.std is .*, and would be read as"),
-    ],
-)
-def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, overrides, message):
-    with pytest.raises(UserError, match=message):
-        export_official(small(name, norm, **overrides), tmp_path / "out.pth")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_export_needs_a_known_suffix(tmp_path):
-    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params_ema\) or \.safetensors"):
-        export_official(small("swinir"), tmp_path / "out.onnx")
 
 
 # Refused
@@ -417,61 +271,6 @@ def test_a_trained_community_network_gives_its_published_number(weights_root, da
     assert found.metrics["psnr_y"] == pytest.approx(32.40, abs=0.02)
 
 
-# Fine-tuning
-
-
-@pytest.mark.parametrize("name", ["swinir", "hat", "drct"])
-@pytest.mark.parametrize("scale", [3, 4])
-def test_weights_move_to_another_scale(tmp_path, name, scale):
-    """The body and the convolutions before and after the enlarging ones are kept to the bit; the enlarging ones keep their random start."""
-    source, target = small(name, scale=2), small(name, scale=scale)
-    before = {key: value.clone() for key, value in target.state_dict().items()}
-    export_official(source, tmp_path / "x2.pth")
-    transfer = transfer_weights(target, tmp_path / "x2.pth")
-    old, new = source.state_dict(), target.state_dict()
-    fresh = [key for key in new if key.startswith("upsample.")]
-    assert list(transfer.fresh) == fresh
-    assert all(torch.equal(new[key], before[key] if key in fresh else old[key]) for key in new)
-    counts = [sum(new[key].numel() for key in keys) for keys in (transfer.kept, transfer.fresh)]
-    assert sum(counts) == sum(p.numel() for p in target.parameters())
-    text = (
-        f"kept {counts[0]:,} parameters in {len(transfer.kept)} tensors; fresh {counts[1]:,} parameters in {len(fresh)} tensors (upsample)"
-    )
-    assert text in str(transfer)
-    assert f"the official weights of {name}, norm ln, scale 2" in str(transfer)
-
-
-def test_weights_of_the_same_network_are_kept_whole(tmp_path, golden_root):
-    golden = load_checkpoint(golden_root / "hat_iln.safetensors").network
-    target = load_checkpoint(golden_root / "hat_ln_stdnorm_off.safetensors").network
-    assert "all there are" in str(transfer_weights(target, golden_root / "hat_iln.safetensors"))
-    assert all(torch.equal(value, target.state_dict()[name]) for name, value in golden.state_dict().items())
-
-
-def test_another_upsampler_is_fresh(tmp_path):
-    export_official(small("swinir", scale=2), tmp_path / "classical.pth")
-    transfer = transfer_weights(small("swinir", scale=2, upsampler="pixelshuffledirect"), tmp_path / "classical.pth")
-    assert list(transfer.fresh) == ["upsample.0.weight", "upsample.0.bias"]
-
-
-@pytest.mark.parametrize(
-    ("target", "fault"),
-    [
-        (lambda: small("swinir", scale=4, embed_dim=16), r"of another shape \(conv_first\.weight \[8, 3, 3, 3\] for \[16, 3, 3, 3\]"),
-        (lambda: small("swinir", scale=4, depths=[2, 2]), r"missing \(layers\.1\.residual_group\.blocks\.1\.norm1\.weight"),
-        (lambda: small("hat", scale=4), r"missing \(layers\.0\.residual_group\.blocks\.0\.conv_block\.cab\.0\.weight"),
-        (lambda: small("swinir", "none", scale=4), r"unexpected \(patch_embed\.norm\.weight"),
-    ],
-)
-def test_weights_of_another_network_are_refused(tmp_path, target, fault):
-    export_official(small("swinir", scale=2), tmp_path / "x2.pth")
-    network = target()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(UserError, match=rf"init_from=.* holds the official weights of swinir, norm ln, .*, not those of the .*{fault}"):
-        transfer_weights(network, tmp_path / "x2.pth")
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
 # Runs
 
 
@@ -504,21 +303,3 @@ def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
     del content["irformer"]
     torch.save(content, tmp_path / "unsaid.ckpt")
     assert "does not say which network it holds" in refusal(tmp_path / "unsaid.ckpt")
-
-
-def test_the_export_script(tmp_path):
-    torch.save({"params": official("hat_x4").state_dict()}, tmp_path / "in.pth")
-
-    def run(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-
-    ours = run("in.pth", "ours.safetensors")
-    assert ours.returncode == 0, ours.stderr
-    assert "in.pth: official weights under params of hat, norm ln, scale 4" in ours.stderr
-    assert load_checkpoint(tmp_path / "ours.safetensors").model == load_checkpoint(tmp_path / "in.pth").model
-    back = run("ours.safetensors", "back.pth", "--format", "official")
-    assert back.returncode == 0, back.stderr
-    assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
-    wrong = run("ours.safetensors", "ours.onnx")
-    assert (wrong.returncode, wrong.stderr) == (1, "error: ours.onnx: a file of the format safetensors ends in .safetensors\n")

@@ -1,0 +1,159 @@
+"""Weights written for other tools, and weights that training starts from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import spandrel
+import torch
+from official import assert_same_output, official, small
+from safetensors.torch import load_file
+
+from irformer.checkpoints import export_official, load_checkpoint, transfer_weights
+from irformer.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "scale", "overrides"),
+    [
+        ("swinir", 2, {}),
+        ("swinir", 3, {"upsampler": "pixelshuffledirect"}),
+        ("swinir", 4, {"upsampler": "nearest+conv", "resi_connection": "3conv"}),
+        ("swinir", 1, {"upsampler": "", "window_size": 7, "pixel_range": 255.0}),
+        ("hat", 4, {}),
+        ("hat", 3, {"overlap_ratio": 0.25, "resi_connection": "identity"}),
+        ("drct", 2, {}),
+        ("drct", 4, {"window_size": 16}),
+    ],
+)
+def test_spandrel_loads_an_official_export_and_gives_our_output(tmp_path, name, scale, overrides, suffix):
+    network = small(name, scale=scale, **overrides)
+    file = tmp_path / f"export{suffix}"
+    export_official(network, file)
+    descriptor = spandrel.ModelLoader().load_from_file(file)
+    assert descriptor.scale == scale
+    assert_same_output(network, descriptor.model.eval())
+    assert_same_output(load_checkpoint(file).network, network)
+
+
+@pytest.mark.parametrize("name", ["swinir_classical_x2", "swinir_jpeg", "hat_x4", "hat_x2", "drct_x2"])
+def test_an_export_is_the_official_state_to_the_last_buffer(tmp_path, name):
+    state = official(name).state_dict()
+    torch.save(state, tmp_path / "in.pth")
+    export_official(load_checkpoint(tmp_path / "in.pth").network, tmp_path / "out.pth")
+    again = torch.load(tmp_path / "out.pth", weights_only=True)["params_ema"]
+    assert set(again) == set(state)
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("name", ["hat_iln", "restormer_biasfree", "restormer_withbias_gray"])
+def test_goldens_are_exported_as_they_were(golden_root, tmp_path, name):
+    golden = {key.partition(".")[2]: value for key, value in load_file(golden_root / f"{name}.safetensors").items() if key[0] != "_"}
+    export_official(load_checkpoint(golden_root / f"{name}.safetensors").network, tmp_path / "out.safetensors")
+    again = load_file(tmp_path / "out.safetensors")
+    assert set(again) == set(golden)
+    assert all(torch.equal(again[key], value) for key, value in golden.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "overrides", "message"),
+    [
+        ("swinir", "iln", {}, "the official SwinIR has no ILN, only LayerNorm; export with --format safetensors"),
+        ("hat", "rms", {}, "the official HAT has no RMSNorm, only LayerNorm and ILN"),
+        ("drct", "none", {}, "the official DRCT has no NoNorm"),
+        ("restormer", "iln", {}, "the official Restormer has no ILN, only LayerNorm and BiasFreeLayerNorm"),
+        ("hat", "ln", {"upsampler": "pixelshuffledirect"}, "the official HAT has no upsampler 'pixelshuffledirect', only pixelshuffle"),
+        ("hat", "ln", {"conv_scale": 0.02}, r"blocks\.0\.conv_scale is 0\.02, and would be read as 0\.01"),
+        ("hat", "iln", {"norm.block.eps": 1e-6}, r"norm1\.eps is 1e-06, and would be read as 0\.0001"),
+        ("hat", "iln", {"norm.standardize_input": False}, r"scaling\.std is .*, and would be read as"),
+        ("hat", "iln", {"norm.ends": "ln"}, r"patch_embed\.norm is LayerNorm, and would be read as Affine"),
+        ("swinir", "ln", {"pixel_range": 255.0}, r"scaling\.std is .*, and would be read as"),
+    ],
+)
+def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, overrides, message):
+    with pytest.raises(UserError, match=message):
+        export_official(small(name, norm, **overrides), tmp_path / "out.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_needs_a_known_suffix(tmp_path):
+    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params_ema\) or \.safetensors"):
+        export_official(small("swinir"), tmp_path / "out.onnx")
+
+
+# Fine-tuning
+
+
+@pytest.mark.parametrize("name", ["swinir", "hat", "drct"])
+@pytest.mark.parametrize("scale", [3, 4])
+def test_weights_move_to_another_scale(tmp_path, name, scale):
+    """The body and the convolutions before and after the enlarging ones are kept to the bit; the enlarging ones keep their random start."""
+    source, target = small(name, scale=2), small(name, scale=scale)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    export_official(source, tmp_path / "x2.pth")
+    transfer = transfer_weights(target, tmp_path / "x2.pth")
+    old, new = source.state_dict(), target.state_dict()
+    fresh = [key for key in new if key.startswith("upsample.")]
+    assert list(transfer.fresh) == fresh
+    assert all(torch.equal(new[key], before[key] if key in fresh else old[key]) for key in new)
+    counts = [sum(new[key].numel() for key in keys) for keys in (transfer.kept, transfer.fresh)]
+    assert sum(counts) == sum(p.numel() for p in target.parameters())
+    text = (
+        f"kept {counts[0]:,} parameters in {len(transfer.kept)} tensors; fresh {counts[1]:,} parameters in {len(fresh)} tensors (upsample)"
+    )
+    assert text in str(transfer)
+    assert f"the official weights of {name}, norm ln, scale 2" in str(transfer)
+
+
+def test_weights_of_the_same_network_are_kept_whole(tmp_path, golden_root):
+    golden = load_checkpoint(golden_root / "hat_iln.safetensors").network
+    target = load_checkpoint(golden_root / "hat_ln_stdnorm_off.safetensors").network
+    assert "all there are" in str(transfer_weights(target, golden_root / "hat_iln.safetensors"))
+    assert all(torch.equal(value, target.state_dict()[name]) for name, value in golden.state_dict().items())
+
+
+def test_another_upsampler_is_fresh(tmp_path):
+    export_official(small("swinir", scale=2), tmp_path / "classical.pth")
+    transfer = transfer_weights(small("swinir", scale=2, upsampler="pixelshuffledirect"), tmp_path / "classical.pth")
+    assert list(transfer.fresh) == ["upsample.0.weight", "upsample.0.bias"]
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        (lambda: small("swinir", scale=4, embed_dim=16), r"of another shape \(conv_first\.weight \[8, 3, 3, 3\] for \[16, 3, 3, 3\]"),
+        (lambda: small("swinir", scale=4, depths=[2, 2]), r"missing \(layers\.1\.residual_group\.blocks\.1\.norm1\.weight"),
+        (lambda: small("hat", scale=4), r"missing \(layers\.0\.residual_group\.blocks\.0\.conv_block\.cab\.0\.weight"),
+        (lambda: small("swinir", "none", scale=4), r"unexpected \(patch_embed\.norm\.weight"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, target, fault):
+    export_official(small("swinir", scale=2), tmp_path / "x2.pth")
+    network = target()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(UserError, match=rf"init_from=.* holds the official weights of swinir, norm ln, .*, not those of the .*{fault}"):
+        transfer_weights(network, tmp_path / "x2.pth")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_export_script(tmp_path):
+    torch.save({"params": official("hat_x4").state_dict()}, tmp_path / "in.pth")
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+
+    ours = run("in.pth", "ours.safetensors")
+    assert ours.returncode == 0, ours.stderr
+    assert "in.pth: official weights under params of hat, norm ln, scale 4" in ours.stderr
+    assert load_checkpoint(tmp_path / "ours.safetensors").model == load_checkpoint(tmp_path / "in.pth").model
+    back = run("ours.safetensors", "back.pth", "--format", "official")
+    assert back.returncode == 0, back.stderr
+    assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
+    wrong = run("ours.safetensors", "ours.onnx")
+    assert (wrong.returncode, wrong.stderr) == (1, "error: ours.onnx: a file of the format safetensors ends in .safetensors\n")
