@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from irformer.data.sources import TrainingImages
+from irformer.data.sources import TrainingImages, require_patches
 from irformer.tasks import Task
 
 Sample = dict[str, Tensor]
@@ -20,10 +20,8 @@ Sample = dict[str, Tensor]
 class TrainingSamples(Dataset[Sample]):
     """Patches of a training set, endless: image, place, flips and transposition of sample `index` are drawn from (seed, index).
 
-    Images are drawn uniformly, whatever their size.
-
     Args:
-        images: the training set.
+        images: the training set; says how its images are drawn.
         task: gives the scale and the degradation.
         patch_size: side of the LQ patch in pixels; the HQ patch is task.scale times larger.
         seed: of the run.
@@ -37,12 +35,12 @@ class TrainingSamples(Dataset[Sample]):
         self.task = task
         self.patch_size = patch_size
         self.seed = seed
-        images.require_patches(patch_size * task.scale)
+        require_patches(images, patch_size * task.scale)
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`: lq [C, p, p] and hq [C, scale*p, scale*p], uint8."""
         rng = np.random.default_rng((self.seed, index))
-        i = int(rng.integers(len(self.images)))
+        i = self.images.draw(rng)
         height, width = (side // self.task.scale for side in self.images.size(i))
         top = int(rng.integers(height - self.patch_size + 1))
         left = int(rng.integers(width - self.patch_size + 1))
@@ -53,16 +51,16 @@ class TrainingSamples(Dataset[Sample]):
     def _cut(self, i: int, top: int, left: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """HQ and LQ patch of image i at a place in LQ pixels; LQ from disk, or degraded from as much of the image as it depends on."""
         scale, size = self.task.scale, self.patch_size
-        image = self.images.hq(i)
         rows, columns = slice(top * scale, (top + size) * scale), slice(left * scale, (left + size) * scale)
-        hq = image[rows, columns]
-        on_disk = self.images.lq(i)
+        on_disk = self.images.lq(i, slice(top, top + size), slice(left, left + size))
         if on_disk is not None:
-            return hq, on_disk[top : top + size, left : left + size]
+            return self.images.hq(i, rows, columns), on_disk
         height, width = self.images.size(i)
         margin = self.task.degradation.margin
         first_row, first_column = max(0, rows.start - margin), max(0, columns.start - margin)
-        around = image[first_row : min(height, rows.stop + margin), first_column : min(width, columns.stop + margin)]
+        last_row, last_column = min(height, rows.stop + margin), min(width, columns.stop + margin)
+        around = self.images.hq(i, slice(first_row, last_row), slice(first_column, last_column))
+        hq = around[rows.start - first_row : rows.stop - first_row, columns.start - first_column : columns.stop - first_column]
         lq = self.task.degradation(around, rng)
         inner_top, inner_left = top - first_row // scale, left - first_column // scale
         return hq, lq[inner_top : inner_top + size, inner_left : inner_left + size]

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, find_folder, missing_set, sample_photos
 from irformer.data.images import ImageHeader, list_images, read_header, read_image
 from irformer.errors import UserError
+
+WHOLE = slice(None)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,55 @@ def pair_folders(hq: Path, lq: Path | None, scale: int) -> list[ImagePair]:
     return [ImagePair(path.stem, path, found[path.stem]) for path in images]
 
 
-class TrainingImages:
-    """The pixels of a training set, decoded on demand and kept within a budget of memory.
+class TrainingImages(Protocol):
+    """What training samples are cut from: images by number, any part of them, and how a sample draws its image."""
+
+    scale: int
+    """HQ pixels for each LQ pixel."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def name(self, i: int) -> str:
+        """How messages call image i: the path of its file."""
+        ...
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in pixels, cut to multiples of the scale."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a random image."""
+        ...
+
+    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
+        """A part of clean image i: [h, w, 3], uint8, not to be written to."""
+        ...
+
+    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
+        """A part of degraded image i from disk: [h, w, 3], uint8; None where there is no file. Rows and columns count LQ pixels."""
+        ...
+
+
+def require_patches(images: TrainingImages, patch: int) -> None:
+    """See that every image holds a clean patch of `patch` pixels a side.
+
+    Raises:
+        UserError: an image is smaller; it is named.
+    """
+    sides = [min(images.size(i)) for i in range(len(images))]
+    small = [i for i, side in enumerate(sides) if side < patch]
+    if small:
+        height, width = images.size(small[0])
+        raise UserError(
+            f"{images.name(small[0])}: {width}x{height} pixels, smaller than the training patch of {patch}x{patch} "
+            f"({len(small)} such images): remove them, or set patch_size={min(sides) // images.scale} or less"
+        )
+
+
+class FolderImages:
+    """The files of a training set, decoded on demand and kept within a budget of memory.
 
     Building it reads the header of every file, so that a damaged, unfit or too small image is named before training starts.
 
@@ -93,29 +143,22 @@ class TrainingImages:
         header = self.headers[i]
         return header.height - header.height % self.scale, header.width - header.width % self.scale
 
-    def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i: [H, W, 3], uint8."""
-        return self._pixels(self.pairs[i].hq)
+    def name(self, i: int) -> str:
+        """The path of clean image i."""
+        return str(self.pairs[i].hq)
 
-    def lq(self, i: int) -> NDArray[np.uint8] | None:
-        """Degraded image i from disk: [H / scale, W / scale, 3], uint8; None where there is no file."""
+    def draw(self, rng: np.random.Generator) -> int:
+        """The number of a random image, all alike."""
+        return int(rng.integers(len(self.pairs)))
+
+    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
+        """A part of clean image i: [h, w, 3], uint8."""
+        return self._pixels(self.pairs[i].hq)[rows, columns]
+
+    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
+        """A part of degraded image i from disk: [h, w, 3], uint8; None where there is no file."""
         path = self.pairs[i].lq
-        return None if path is None else self._pixels(path)
-
-    def require_patches(self, patch: int) -> None:
-        """See that every image holds a clean patch of `patch` pixels a side.
-
-        Raises:
-            UserError: an image is smaller; it is named.
-        """
-        small = [header for i, header in enumerate(self.headers) if min(self.size(i)) < patch]
-        if small:
-            first = small[0]
-            fits = min(min(self.size(i)) for i in range(len(self))) // self.scale
-            raise UserError(
-                f"{first.path}: {first.width}x{first.height} pixels, smaller than the training patch of {patch}x{patch} "
-                f"({len(small)} such images): remove them, or set patch_size={fits} or less"
-            )
+        return None if path is None else self._pixels(path)[rows, columns]
 
     def _check_pairs(self, partners: list[ImageHeader | None]) -> None:
         unfit = [

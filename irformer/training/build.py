@@ -14,7 +14,7 @@ from irformer.checkpoints import BEST, LAST, network_record, save_network, trans
 from irformer.config import build_network, instantiate
 from irformer.data.module import RestorationData
 from irformer.data.samples import TrainingSamples
-from irformer.data.sources import TrainingImages
+from irformer.data.sources import FolderImages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
@@ -40,7 +40,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     task: Task = instantiate(cfg.task)
     notes, pairs = training_pairs(cfg.data, root, task)
-    images = TrainingImages(pairs, task.scale, cache_bytes(cfg))
+    images = FolderImages(pairs, task.scale, cache_bytes(cfg))
     samples = TrainingSamples(images, task, cfg.patch_size, cfg.seed)
     validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task)
@@ -129,7 +129,7 @@ def _facts(
     cfg: DictConfig,
     folder: Path,
     task: Task,
-    images: TrainingImages,
+    images: FolderImages,
     validation: TestSet,
     network: nn.Module,
     trainer: lightning.Trainer,

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from irformer.data.images import write_image
 from irformer.data.samples import GlobalBatches, TrainingSamples
-from irformer.data.sources import TrainingImages, find_training_set, pair_folders
+from irformer.data.sources import FolderImages, find_training_set, pair_folders
 from irformer.degradations import Downscale
 from irformer.errors import UserError
 from irformer.resize import imresize
@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def _samples(folder, scale: int = 2, lq=None, patch: int = 16, seed: int = 0) -> TrainingSamples:
-    return TrainingSamples(TrainingImages(pair_folders(folder, lq, scale), scale), super_resolution(scale), patch, seed)
+    return TrainingSamples(FolderImages(pair_folders(folder, lq, scale), scale), super_resolution(scale), patch, seed)
 
 
 def _unorient(patch: np.ndarray, orientation: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def test_known_sets_are_found_in_their_own_trees(tmp_path):
 
 
 def test_decoded_images_stay_within_their_budget(folder):
-    images = TrainingImages(pair_folders(folder, None, 2), 2, cache_bytes=75 * 61 * 3)
+    images = FolderImages(pair_folders(folder, None, 2), 2, cache_bytes=75 * 61 * 3)
     for i in (0, 1, 2, 0):
         images.hq(i)
         assert sum(pixels.nbytes for pixels in images._cache.values()) <= max(75 * 61 * 3, images.hq(i).nbytes)
