@@ -16,7 +16,7 @@ from irformer.errors import UserError
 from irformer.models import DRCT, HAT, Restormer, SwinIR
 from irformer.models.frame import WindowTransformer
 from irformer.models.hat import OverlappingCrossAttention, overlapping_positions
-from irformer.models.layers import SwinBlock, relative_positions, shift_mask
+from irformer.models.layers import SwinBlock, relative_positions, tokens_apart
 from irformer.models.restormer import from_official, to_official
 from irformer.norms import ILN, BiasFreeLayerNorm, LayerNorm
 
@@ -282,7 +282,7 @@ def _derived_buffers(network: nn.Module) -> dict[str, Tensor]:
         overlapping = (overlapping_positions(window, larger) - lowest) % span**2 + lowest
         return {"relative_position_index_SA": index, "relative_position_index_OCA": overlapping}
     side = 126 if window == 7 else max(64 // window, 2) * window
-    mask = shift_mask(side, side, window, window // 2, torch.device("cpu"))
+    mask = _official_mask(side // window, window)
     buffers = {}
     for name, block in network.named_modules():
         if isinstance(block, SwinBlock):
@@ -290,3 +290,11 @@ def _derived_buffers(network: nn.Module) -> dict[str, Tensor]:
             if block.shift > 0:
                 buffers[f"{name}.attn_mask"] = mask.clone()
     return buffers
+
+
+def _official_mask(windows: int, window: int) -> Tensor:
+    """The mask that official codes save for a square image of so many windows a side: [windows^2, n, n], 0 or -100."""
+    right, bottom, corner = torch.zeros(3, window**2, window**2).masked_fill(tokens_apart(window, window // 2), -100.0)
+    mask = torch.zeros(windows, windows, window**2, window**2)
+    mask[:-1, -1], mask[-1, :-1], mask[-1, -1] = right, bottom, corner
+    return mask.flatten(0, 1)

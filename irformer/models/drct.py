@@ -53,17 +53,17 @@ class ResidualDenseGroup(nn.Module):
             self.add_module(f"swin{i + 1}", swin)
             self.add_module(f"adjust{i + 1}", nn.Conv2d(width, growth_channels if i < BLOCKS - 1 else dim, 1))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
         features = x
         for i in range(1, BLOCKS):
-            grown = F.leaky_relu(self._stage(i, features, mask), 0.2)
+            grown = F.leaky_relu(self._stage(i, features), 0.2)
             features = torch.cat((features, grown), -1)
-        return x + 0.2 * self._stage(BLOCKS, features, mask)
+        return x + 0.2 * self._stage(BLOCKS, features)
 
-    def _stage(self, i: int, features: Tensor, mask: Tensor) -> Tensor:
+    def _stage(self, i: int, features: Tensor) -> Tensor:
         """Block i (from 1) and the convolution after it, [B, H, W, ...] to [B, H, W, ...]."""
-        y = self.get_submodule(f"swin{i}")(features, mask)
+        y = self.get_submodule(f"swin{i}")(features)
         return to_channels_last(self.get_submodule(f"adjust{i}")(to_channels_first(y)))
 
 

@@ -12,7 +12,6 @@ from irformer.models.layers import (
     pad_to_multiple,
     pixel_shuffle_upsampler,
     residual_conv,
-    shift_mask,
     to_channels_first,
     to_channels_last,
 )
@@ -26,8 +25,8 @@ UPSAMPLER = ENLARGING | {"conv_before_upsample", "conv_hr", "conv_last"}
 class WindowTransformer(nn.Module):
     """A convolution, groups of blocks on features of one resolution, a convolution, and an upsampler.
 
-    A network appends its groups to `layers`: each maps (features [B, H, W, C], shift mask) to features of the same shape. What is
-    common to the official networks has its official name here.
+    A network appends its groups to `layers`: each maps features [B, H, W, C] to the same shape. What is common to the official networks
+    has its official name here.
 
     Args:
         norm: the network's normalization.
@@ -114,12 +113,10 @@ class WindowTransformer(nn.Module):
         return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
 
     def _body(self, x: Tensor) -> Tensor:
-        """Patch norm, groups and final norm, [B, H, W, C] to the same shape; the shift mask is made once for all blocks."""
-        _, H, W, _ = x.shape
-        mask = shift_mask(H, W, self.window_size, self.window_size // 2, x.device)
+        """Patch norm, groups and final norm, [B, H, W, C] to the same shape."""
         x = self.patch_embed(x)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x)
         return self.norm(x)[0]
 
     def _upsample(self, x: Tensor) -> Tensor:

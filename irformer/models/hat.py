@@ -123,9 +123,9 @@ class HybridBlock(SwinBlock):
         self.conv_scale = conv_scale
         self.conv_block = ChannelAttentionBlock(dim, compress_ratio, squeeze_factor)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map features [B, H, W, C] to the same shape; mask [windows, n, n] is used where the windows are shifted."""
-        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y, mask)) + self.conv_scale * self._convolve(y))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [B, H, W, C] to the same shape."""
+        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y)) + self.conv_scale * self._convolve(y))
         return residual(x, self.norm2, lambda y: self.drop_path(self.mlp(y)))
 
     def _convolve(self, y: Tensor) -> Tensor:
@@ -220,10 +220,10 @@ class HybridBlocks(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.overlap_attn = overlap_attn
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x)
         return self.overlap_attn(x)
 
 

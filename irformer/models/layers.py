@@ -39,36 +39,29 @@ class Network(Protocol):
 
 
 def partition_windows(x: Tensor, window: int) -> Tensor:
-    """Cut [B, H, W, C] into windows: [B * windows, window * window, C]. H and W are multiples of the window."""
+    """Cut [B, H, W, C] into windows: [B, H / window, W / window, window^2, C]. H and W are multiples of the window."""
     B, H, W, C = x.shape
     x = x.view(B, H // window, window, W // window, window, C)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, window * window, C)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // window, W // window, window * window, C)
 
 
 def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Put windows [B * windows, window * window, C] together again: [B, height, width, C]."""
+    """Put windows [..., window^2, C], in the order of partition_windows, together again: [B, height, width, C]."""
     C = windows.shape[-1]
     x = windows.view(-1, height // window, width // window, window, window, C)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, C)
 
 
-def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Attention bias of shifted windows, from the size alone: [windows, window^2, window^2], 0 within a region and -100 across.
+def tokens_apart(window: int, shift: int) -> Tensor:
+    """Which pairs of tokens of a shifted border window are no neighbours in the image: [3, window^2, window^2], bool.
 
-    After the cyclic shift a window at the border holds tokens that are no neighbours in the image. Each axis falls into three regions
-    (before the last window, the part of it that stays, the part that came around), and tokens attend within their own.
+    After the cyclic shift the last `shift` rows of the bottom windows and columns of the right ones have come around from the other side
+    of the image. For the windows at the right, at the bottom, and for the one in the corner; all others are whole.
     """
-    rows = _regions(height, window, shift, device)
-    columns = _regions(width, window, shift, device)
-    regions = (3 * rows[:, None] + columns[None, :]).view(1, height, width, 1)
-    regions = partition_windows(regions, window).squeeze(-1)
-    apart = regions[:, :, None] != regions[:, None, :]
-    return torch.zeros(apart.shape, device=device).masked_fill(apart, -100.0)
-
-
-def _regions(size: int, window: int, shift: int, device: torch.device) -> Tensor:
-    position = torch.arange(size, device=device)
-    return (position >= size - window).long() + (position >= size - shift).long()
+    axis = torch.arange(window) >= window - shift
+    down, right = (grid.flatten().long() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    regions = torch.stack([right, down, 2 * down + right])
+    return regions[:, :, None] != regions[:, None, :]
 
 
 def relative_positions(window: int) -> Tensor:
@@ -88,38 +81,49 @@ class WindowAttention(nn.Module):
         window: side of a window in tokens.
         heads: number of heads; divides dim.
         qkv_bias: queries, keys and values carry biases.
+        shift: how far the windows that it gets were shifted, in tokens; what came around attends within its own.
 
     Raises:
         ValueError: the heads do not divide dim.
     """
 
     relative_position_index: Tensor
+    apart: Tensor
 
-    def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool = True) -> None:
+    def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool = True, shift: int = 0) -> None:
         super().__init__()
         if dim % heads != 0:
             raise ValueError(f"num_heads: {heads} heads do not divide {dim} channels; choose a divisor")
         self.heads = heads
+        self.shift = shift
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
+        if shift > 0:
+            self.register_buffer("apart", tokens_apart(window, shift), persistent=False)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within each window.
+    def forward(self, windows: Tensor) -> Tensor:
+        """Attend within each window: [B, rows, columns, n, C] with n = window^2 to the same shape."""
+        B, rows, columns, n, C = windows.shape
+        qkv = self.qkv(windows).view(B, rows, columns, n, 3, self.heads, C // self.heads).permute(4, 0, 1, 2, 5, 3, 6)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        if self.shift == 0:
+            return self.proj(_attend(qkv, bias))
+        # Border windows get a bias of their own: one mask for every window of an image would be gigabytes on large ones.
+        at_right, at_bottom, in_corner = (bias.masked_fill(apart, -100.0) for apart in self.apart)
+        upper = torch.cat([_attend(qkv[:, :, :-1, :-1], bias), _attend(qkv[:, :, :-1, -1:], at_right)], 2)
+        lowest = torch.cat([_attend(qkv[:, :, -1:, :-1], at_bottom), _attend(qkv[:, :, -1:, -1:], in_corner)], 2)
+        return self.proj(torch.cat([upper, lowest], 1))
 
-        Args:
-            windows: [B * nW, n, C] with n = window^2 and nW windows for each image.
-            mask: [nW, n, n] added to the scores of each window, or None.
-        """
-        batch, n, C = windows.shape
-        q, k, v = self.qkv(windows).view(batch, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
-        if mask is not None:
-            bias = (bias + mask.unsqueeze(1)).repeat(batch // mask.shape[0], 1, 1, 1)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.proj(attended.transpose(1, 2).reshape(batch, n, C))
+
+def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
+    """Attention with one bias [heads, n, n] for all windows: [3, B, rows, columns, heads, n, d] to [B, rows, columns, n, heads * d]."""
+    _, B, rows, columns, heads, n, d = qkv.shape
+    q, k, v = qkv.flatten(1, 3).unbind(0)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
+    return attended.transpose(1, 2).reshape(B, rows, columns, n, heads * d)
 
 
 class Mlp(nn.Module):
@@ -161,22 +165,22 @@ class SwinBlock(nn.Module):
         self.window = window
         self.shift = shift
         self.norm1 = norms.block(dim)
-        self.attn = WindowAttention(dim, window, heads, qkv_bias)
+        self.attn = WindowAttention(dim, window, heads, qkv_bias, shift)
         self.drop_path = DropPath(drop_path)
         self.norm2 = norms.block(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map features [B, H, W, C] to the same shape; mask [windows, n, n] is used where the windows are shifted."""
-        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y, mask)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [B, H, W, C] to the same shape."""
+        x = residual(x, self.norm1, lambda y: self.drop_path(self._attend(y)))
         return residual(x, self.norm2, lambda y: self.drop_path(self.mlp(y)))
 
-    def _attend(self, y: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, y: Tensor) -> Tensor:
         _, H, W, _ = y.shape
         if self.shift == 0:
-            return merge_windows(self.attn(partition_windows(y, self.window), None), self.window, H, W)
+            return merge_windows(self.attn(partition_windows(y, self.window)), self.window, H, W)
         y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
-        y = merge_windows(self.attn(partition_windows(y, self.window), mask), self.window, H, W)
+        y = merge_windows(self.attn(partition_windows(y, self.window)), self.window, H, W)
         return torch.roll(y, (self.shift, self.shift), (1, 2))
 
 
@@ -269,7 +273,7 @@ class ResidualGroup(nn.Module):
     """A group of SwinIR (RSTB) or HAT (RHAG): blocks in a row, a convolution, and the group's input added.
 
     Args:
-        blocks: maps (features, shift mask) to features; official checkpoints call it residual_group.
+        blocks: features to features; official checkpoints call it residual_group.
         dim: number of channels C.
         resi_connection: what stands after the blocks: `1conv`, `3conv` or `identity`.
     """
@@ -279,9 +283,9 @@ class ResidualGroup(nn.Module):
         self.residual_group = blocks
         self.conv = residual_conv(dim, resi_connection)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
-        y = self.residual_group(x, mask)
+        y = self.residual_group(x)
         return x + to_channels_last(self.conv(to_channels_first(y)))
 
 

@@ -17,10 +17,10 @@ class SwinBlocks(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x)
         return x
 
 

@@ -14,7 +14,7 @@ from parity import (
 from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
 
 from irformer.models import SwinIR
-from irformer.models.layers import shift_mask
+from irformer.models.layers import tokens_apart
 
 TINY = {"embed_dim": 12, "depths": (2, 2), "num_heads": (2, 2), "upsampler": "pixelshuffledirect"}
 
@@ -105,11 +105,12 @@ def test_a_batch_gives_what_its_images_give_alone():
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_shift_mask_parts_tokens_that_are_no_neighbours():
-    """A 4x4 image, windows of 2 shifted by 1: only the first window is whole, the last holds four regions."""
-    mask = shift_mask(4, 4, 2, 1, torch.device("cpu"))
-    assert (mask[0] == 0).all()
-    assert (mask[3] == 0).equal(torch.eye(4, dtype=torch.bool))
+def test_tokens_that_came_around_attend_within_their_own():
+    """Windows of 2 shifted by 1: at the right the columns part, at the bottom the rows, and in the corner every token stands alone."""
+    right, bottom, corner = tokens_apart(2, 1)
+    assert (~right).equal(torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], dtype=torch.bool))
+    assert (~bottom).equal(torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool))
+    assert (~corner).equal(torch.eye(4, dtype=torch.bool))
 
 
 def test_wrong_arguments_are_named():
