@@ -14,7 +14,8 @@ class TrainingSet:
 
     Args:
         hq: folders of the clean images, below the data folder; the first that exists is taken.
-        lq: folders of the official LR images, `{scale}` for the factor; where none exists LR is made on the fly, to the byte.
+        lq: folders of the official degraded images: of LR images with `{scale}` for the factor, of images of the same size without;
+            where none exists they are made on the fly, to the byte.
         source: where it comes from.
     """
 
@@ -37,6 +38,15 @@ TRAINING_SETS = {
     "BSDS400": TrainingSet(
         hq=("BSDS400/HR", "BSDS400"),
         source="https://github.com/BIDS/BSDS500 (its train and test images)",
+    ),
+    "WED": TrainingSet(
+        hq=("WED/HR", "WED", "WaterlooED"),
+        source="the Waterloo Exploration Database (4744 images)",
+    ),
+    "Rain13K": TrainingSet(
+        hq=("Rain13K/target", "Deraining/Datasets/train/Rain13K/target"),
+        lq=("Rain13K/input", "Deraining/Datasets/train/Rain13K/input"),
+        source="https://github.com/swz30/Restormer (Deraining)",
     ),
 }
 

@@ -1,19 +1,25 @@
 """The images of a training set: which files belong together, their sizes, and the pixels of any part of them."""
 
+import contextlib
+import logging
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
-from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, find_folder, missing_set, sample_photos
+from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, TrainingSet, find_folder, missing_set, sample_photos
 from irformer.data.images import ImageHeader, list_images, read_header, read_image
 from irformer.errors import UserError
 
 WHOLE = slice(None)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,27 +31,42 @@ class ImagePair:
     lq: Path | None = None
 
 
-def find_training_set(name: str, root: Path, scale: int) -> list[ImagePair]:
+def find_training_set(name: str, root: Path, scale: int, lq_files: bool = True) -> list[ImagePair]:
     """The pairs of a known training set below root.
 
     Args:
         name: a name of the catalog, or `sample` for the bundled photographs.
         root: the data folder.
-        scale: the factor whose official LR images are taken where they exist.
+        scale: the factor whose official degraded images are taken where they exist; 1 for those of the clean images' own size.
+        lq_files: whether degraded images on disk are wanted.
 
     Raises:
         UserError: the set is unknown, or not on disk.
     """
     if name == SAMPLE:
         return [ImagePair(path.stem, path) for path in sample_photos(SAMPLE_TRAIN)]
-    if name not in TRAINING_SETS:
-        raise UserError(f"unknown training set {name}; known: {', '.join([*TRAINING_SETS, SAMPLE])}")
-    known = TRAINING_SETS[name]
+    known = known_set(name)
     hq = find_folder(root, known.hq)
     if hq is None:
         raise missing_set(name, root, known.hq, known.source)
-    lq = find_folder(root, tuple(folder.format(scale=scale) for folder in known.lq)) if scale > 1 else None
-    return pair_folders(hq, lq, scale)
+    return pair_folders(hq, find_lq(name, root, scale) if lq_files else None, scale)
+
+
+def known_set(name: str) -> TrainingSet:
+    """What the catalog says of a training set.
+
+    Raises:
+        UserError: it does not know the set.
+    """
+    if name not in TRAINING_SETS:
+        raise UserError(f"unknown training set {name}; known: {', '.join([*TRAINING_SETS, SAMPLE])}")
+    return TRAINING_SETS[name]
+
+
+def find_lq(name: str, root: Path, scale: int) -> Path | None:
+    """The folder of a known set's degraded images for a scale, where it exists; for pairs of one size (scale 1) the path has no factor."""
+    candidates = [folder for folder in known_set(name).lq if ("{scale}" in folder) == (scale > 1)]
+    return find_folder(root, tuple(folder.format(scale=scale) for folder in candidates))
 
 
 def pair_folders(hq: Path, lq: Path | None, scale: int) -> list[ImagePair]:
@@ -82,8 +103,17 @@ class TrainingImages(Protocol):
         """How messages call image i: the path of its file."""
         ...
 
+    @property
+    def has_lq(self) -> bool:
+        """Whether the degraded images come from disk, all of them."""
+        ...
+
     def size(self, i: int) -> tuple[int, int]:
         """Height and width of clean image i in pixels, cut to multiples of the scale."""
+        ...
+
+    def fingerprint(self, i: int) -> str | None:
+        """The fingerprint of clean image i, where it is known without decoding the image."""
         ...
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -115,6 +145,29 @@ def require_patches(images: TrainingImages, patch: int) -> None:
         )
 
 
+def unfit_pairs(clean: Sequence[ImageHeader], degraded: Sequence[ImageHeader | None], scale: int) -> list[str]:
+    """The pairs, in words, whose clean image, cut to multiples of the scale, is not `scale` times the degraded one."""
+    return [
+        f"{header.path.name} {header.width}x{header.height} with {partner.path.name} {partner.width}x{partner.height}"
+        for header, partner in zip(clean, degraded, strict=True)
+        if partner is not None and (partner.height, partner.width) != (header.height // scale, header.width // scale)
+    ]
+
+
+def check_pairs(clean: Sequence[ImageHeader], degraded: Sequence[ImageHeader | None], scale: int) -> None:
+    """See that all pairs fit.
+
+    Raises:
+        UserError: some do not; the first are named.
+    """
+    unfit = unfit_pairs(clean, degraded, scale)
+    if unfit:
+        raise UserError(
+            f"{len(unfit)} of {len(clean)} pairs do not fit: the clean image must be {scale} times the degraded one "
+            f"(task scale {scale}), the first: {'; '.join(unfit[:3])}"
+        )
+
+
 class FolderImages:
     """The files of a training set, decoded on demand and kept within a budget of memory.
 
@@ -124,28 +177,38 @@ class FolderImages:
         pairs: the files.
         scale: HQ pixels for each LQ pixel.
         cache_bytes: decoded images kept in memory, in bytes, for each process that reads.
+        pack: what `prepare_data.py pack` would be given to end the decoding, for the hint; None says nothing.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], scale: int, cache_bytes: int = 2 << 30) -> None:
+    def __init__(self, pairs: Sequence[ImagePair], scale: int, cache_bytes: int = 2 << 30, pack: str | None = None) -> None:
         self.pairs = list(pairs)
         self.scale = scale
         self.cache_bytes = cache_bytes
+        self.clock = DecodingClock(pack)
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
         self._cached = 0
         self.headers = [read_header(pair.hq) for pair in self.pairs]
-        self._check_pairs([read_header(pair.lq) if pair.lq else None for pair in self.pairs])
+        check_pairs(self.headers, [read_header(pair.lq) if pair.lq else None for pair in self.pairs], scale)
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def has_lq(self) -> bool:
+        """Whether every image has a degraded file."""
+        return all(pair.lq for pair in self.pairs)
+
+    def name(self, i: int) -> str:
+        """The path of clean image i."""
+        return str(self.pairs[i].hq)
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width of clean image i in pixels, cut to multiples of the scale."""
         header = self.headers[i]
         return header.height - header.height % self.scale, header.width - header.width % self.scale
 
-    def name(self, i: int) -> str:
-        """The path of clean image i."""
-        return str(self.pairs[i].hq)
+    def fingerprint(self, i: int) -> None:
+        """Not known without decoding."""
 
     def draw(self, rng: np.random.Generator) -> int:
         """The number of a random image, all alike."""
@@ -153,6 +216,7 @@ class FolderImages:
 
     def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
         """A part of clean image i: [h, w, 3], uint8."""
+        self.clock.count_sample()
         return self._pixels(self.pairs[i].hq)[rows, columns]
 
     def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
@@ -160,23 +224,12 @@ class FolderImages:
         path = self.pairs[i].lq
         return None if path is None else self._pixels(path)[rows, columns]
 
-    def _check_pairs(self, partners: list[ImageHeader | None]) -> None:
-        unfit = [
-            f"{header.path.name} {header.width}x{header.height} with {partner.path.name} {partner.width}x{partner.height}"
-            for i, (header, partner) in enumerate(zip(self.headers, partners, strict=True))
-            if partner is not None and (partner.height * self.scale, partner.width * self.scale) != self.size(i)
-        ]
-        if unfit:
-            raise UserError(
-                f"{len(unfit)} of {len(self.pairs)} pairs do not fit: the clean image must be {self.scale} times the degraded one "
-                f"(task scale {self.scale}), the first: {'; '.join(unfit[:3])}"
-            )
-
     def _pixels(self, path: Path) -> NDArray[np.uint8]:
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
-        pixels = read_image(path)
+        with self.clock.decoding():
+            pixels = read_image(path)
         self._cache[path] = pixels
         self._cached += pixels.nbytes
         while self._cached > self.cache_bytes and len(self._cache) > 1:
@@ -186,3 +239,46 @@ class FolderImages:
     def __getstate__(self) -> dict[str, object]:
         """A worker process starts with an empty cache of its own."""
         return {**self.__dict__, "_cache": OrderedDict(), "_cached": 0}
+
+
+class DecodingClock:
+    """Measures the share of the time that decoding takes, and says it once, with the cure.
+
+    Args:
+        pack: what `prepare_data.py pack` would be given; None says nothing.
+    """
+
+    SAMPLES = 300
+    """Samples over which it measures."""
+
+    def __init__(self, pack: str | None) -> None:
+        self.pack = pack
+        self._samples = 0
+        self._started = 0.0
+        self._seconds = 0.0
+
+    def count_sample(self) -> None:
+        """To be called before each sample is read."""
+        if self._samples == 0:
+            self._started = time.perf_counter()
+        elif self._samples == self.SAMPLES and self.pack is not None:
+            self._say(time.perf_counter() - self._started)
+        self._samples += 1
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Around the decoding of an image."""
+        started = time.perf_counter()
+        yield
+        self._seconds += time.perf_counter() - started
+
+    def _say(self, seconds: float) -> None:
+        worker = get_worker_info()
+        if worker is not None and worker.id > 0:
+            return
+        reader = "a training step" if worker is None else "a worker"
+        _log.info(
+            "data: decoding image files took %.0f %% of the time of %s (%.1f ms a sample, over the first %d); "
+            "python scripts/prepare_data.py pack %s ends that",
+            100 * self._seconds / seconds, reader, 1000 * self._seconds / self.SAMPLES, self.SAMPLES, self.pack,
+        )  # fmt: skip

@@ -85,6 +85,11 @@ class TestSet(Sequence[TestPair]):
         return (self[i] for i in range(len(self)))
 
 
+def is_test_set(name: str) -> bool:
+    """Whether a name is one that papers give a test set."""
+    return any(name.lower() == alias.lower() for names in TEST_SETS.values() for alias in names)
+
+
 def find_test_set(name: str, root: Path, task: Task) -> TestSet:
     """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder of clean images.
 

@@ -12,14 +12,14 @@ from torch import nn
 
 from irformer.checkpoints import BEST, LAST, network_record, save_network, transfer_weights
 from irformer.config import build_network, instantiate
+from irformer.data.leaks import require_no_test_images
 from irformer.data.module import RestorationData
 from irformer.data.samples import TrainingSamples
-from irformer.data.sources import FolderImages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
 from irformer.training.checkpointing import BestWeights, Ema, LastCheckpoint
-from irformer.training.data import cache_bytes, find_test_sets, training_pairs, validation_set, workers
+from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
 from irformer.training.logs import MetricsCsv
 from irformer.training.module import RestorationModule
 from irformer.training.run import Run
@@ -39,11 +39,11 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     resume = _resume_checkpoint(cfg, folder)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     task: Task = instantiate(cfg.task)
-    notes, pairs = training_pairs(cfg.data, root, task)
-    images = FolderImages(pairs, task.scale, cache_bytes(cfg))
-    samples = TrainingSamples(images, task, cfg.patch_size, cfg.seed)
+    training = training_data(cfg, task)
+    samples = TrainingSamples(training.images, task, cfg.patch_size, cfg.seed)
     validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task)
+    notes = dict(training.notes)
 
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
@@ -53,12 +53,16 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     data = RestorationData(samples, validation, cfg.batch_size, workers(cfg))
     trainer = _build_trainer(cfg, folder, resume)
 
+    # Last of all checks, since it may decode images; what it found is kept beside the runs, for the next of them.
+    allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
+    require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints)
+
     title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.name}"
     # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can
     # change a key and have what refers to it follow.
     cfg.name = str(cfg.name)
     config = OmegaConf.to_yaml(cfg)
-    facts = _facts(cfg, folder, task, images, validation, network, trainer, resume) | notes
+    facts = _facts(cfg, folder, task, training, validation, network, trainer, resume) | notes
     return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume)
 
 
@@ -129,7 +133,7 @@ def _facts(
     cfg: DictConfig,
     folder: Path,
     task: Task,
-    images: FolderImages,
+    training: TrainingData,
     validation: TestSet,
     network: nn.Module,
     trainer: lightning.Trainer,
@@ -138,14 +142,16 @@ def _facts(
     """What the summary says before training starts."""
     parameters = sum(p.numel() for p in network.parameters())
     patch = f"{cfg.patch_size}x{cfg.patch_size} LQ" + (f", {cfg.patch_size * task.scale} HQ" if task.scale > 1 else "")
-    lq = "from files" if all(pair.lq for pair in images.pairs) else "made on the fly"
+    images = training.images
+    lq = "from files" if images.has_lq else "made on the fly"
     standardised = ", standardised input" if cfg.norm.standardize_input else ""
     device = trainer.strategy.root_device
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     steps = f"{trainer.max_steps:,} of {cfg.batch_size} patches of {patch}"
     return {
         "task": task.name,
-        "data": f"{cfg.data.name}, {len(images)} images, LQ {lq}; validation on {validation.name}, {len(validation)} images",
+        "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "
+        f"validation on {validation.name}, {len(validation)} images",
         "network": f"{cfg.model.name}, {parameters:,} parameters",
         "norm": f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}",
         "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",

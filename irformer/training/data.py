@@ -1,13 +1,19 @@
 """From the configuration's `data` part to training images, validation and test sets."""
 
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from omegaconf import DictConfig
 
 from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder
-from irformer.data.sources import ImagePair, find_training_set, pair_folders
+from irformer.data.mixtures import Draw, JoinedImages, chances
+from irformer.data.packing import folder_source, open_source, set_source
+from irformer.data.sources import TrainingImages
+from irformer.data.store import PackedImages
 from irformer.data.test_sets import TestSet, available_test_sets, find_test_set
 from irformer.errors import UserError
 from irformer.tasks import Task
@@ -24,26 +30,77 @@ def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[Test
     return available_test_sets(task.test_sets, root, task) or [find_test_set(SAMPLE, root, task)]
 
 
-def training_pairs(data: DictConfig, root: Path, task: Task) -> tuple[dict[str, str], list[ImagePair]]:
-    """The training images, and a line for the summary where they are not what papers train on."""
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on.
+
+    Args:
+        images: the training set.
+        read_from: for the summary: `packed`, `folder`, or which set is what.
+        notes: lines for the summary where something is not as papers or users would expect.
+    """
+
+    images: TrainingImages
+    read_from: str
+    notes: dict[str, str]
+
+
+def training_data(cfg: DictConfig, task: Task) -> TrainingData:
+    """The training set that a configuration names: a folder, known sets, or a mixture of them.
+
+    Raises:
+        UserError: a set is unknown or not on disk, files are damaged or do not fit, or a key has no meaning.
+    """
+    data, root = cfg.data, Path(cfg.paths.data)
+    if data.draw not in get_args(Draw):
+        raise UserError(f"data.draw={data.draw}: expected {' or '.join(get_args(Draw))}")
+    sets, shares, notes = _sets(data, root)
+    budget = cache_bytes(cfg) // max(1, len(sets))
     if data.path is not None:
-        lq = Path(data.lq_path) if data.lq_path is not None else None
-        return {}, pair_folders(Path(data.path), lq, task.scale)
-    sets = list(data.sets)
-    notes = {}
-    if not sets and data.name != "auto":
+        sources = [folder_source(Path(data.path), Path(data.lq_path) if data.lq_path is not None else None, task.scale)]
+    else:
+        sources = [set_source(name, root, task.scale, lq_files=_wants_lq_files(task)) for name in sets]
+    parts = []
+    for source in sources:
+        part, remark = open_source(source, Path(cfg.paths.packed) if data.packed else None, task.scale, budget)
+        parts.append(part)
+        notes |= {"note": remark} if remark else {}
+    kinds = ["packed" if isinstance(part, PackedImages) else "folder" for part in parts]
+    read_from = kinds[0] if len(set(kinds)) == 1 else ", ".join(f"{s.name} {kind}" for s, kind in zip(sources, kinds, strict=True))
+    if len(parts) == 1 and data.draw == "images":
+        return TrainingData(parts[0], read_from, notes)
+    return TrainingData(JoinedImages(parts, chances(parts, shares, data.draw)), read_from, notes)
+
+
+def _sets(data: DictConfig, root: Path) -> tuple[list[str], list[float] | None, dict[str, str]]:
+    """Names of the known sets and their shares (None: all images alike), and what the summary says about them."""
+    if data.path is not None:
+        return [], None, {}
+    if isinstance(data.sets, DictConfig):
+        shares = {str(name): share for name, share in data.sets.items()}
+        wrong = [f"{name}: {share}" for name, share in shares.items() if not isinstance(share, int | float) or not 0 < share < math.inf]
+        if wrong:
+            raise UserError(f"data.sets: expected NAME: SHARE with shares above 0, as {{DIV2K: 0.5, WED: 0.5}}, found {wrong[0]}")
+        return list(shares), [float(share) for share in shares.values()], {}
+    if data.sets:
+        return list(data.sets), None, {}
+    if data.name == "mixture":
+        raise UserError("data=mixture needs sets with their shares: add 'data.sets={DIV2K: 0.5, WED: 0.5}'")
+    if data.name != "auto":
         raise UserError(f"data={data.name} needs the folder of your clean images: add data.path=FOLDER")
-    if not sets:
-        div2k = TRAINING_SETS["DIV2K"]
-        if find_folder(root, div2k.hq):
-            sets = ["DIV2K"]
-        else:
-            sets = [SAMPLE]
-            notes = {
-                "note": f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
-                f"For published numbers unpack DIV2K there, from {div2k.source}, or use data=folder data.path=FOLDER"
-            }
-    return notes, [pair for name in sets for pair in find_training_set(name, root, task.scale)]
+    div2k = TRAINING_SETS["DIV2K"]
+    if find_folder(root, div2k.hq):
+        return ["DIV2K"], None, {}
+    note = (
+        f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
+        f"For published numbers unpack DIV2K there, from {div2k.source}, or use data=folder data.path=FOLDER"
+    )
+    return [SAMPLE], None, {"note": note}
+
+
+def _wants_lq_files(task: Task) -> bool:
+    """Whether degraded images that come with a set are this task's: official LR files are MATLAB's imresize on uint8."""
+    return task.scale > 1 and task.protocol.lr == "matlab_uint8"
 
 
 def validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:

@@ -153,7 +153,7 @@ def test_known_sets_are_found_in_their_own_trees(tmp_path):
     assert find_training_set("DIV2K", tmp_path, 3)[0].lq is None
     with pytest.raises(UserError, match=r"Flickr2K was not found below .*IRFORMER_DATA"):
         find_training_set("Flickr2K", tmp_path, 2)
-    with pytest.raises(UserError, match="unknown training set DIV3K; known: DIV2K, Flickr2K, BSDS400, sample"):
+    with pytest.raises(UserError, match="unknown training set DIV3K; known: DIV2K, Flickr2K, BSDS400, WED, Rain13K, sample"):
         find_training_set("DIV3K", tmp_path, 2)
 
 

@@ -1,0 +1,249 @@
+"""Training sets and their packed stores: packing a set, checking both, and opening whichever of the two is there and fits."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder, missing_set
+from irformer.data.images import fingerprint, list_images, read_header, read_intact_image
+from irformer.data.sources import FolderImages, ImagePair, TrainingImages, find_lq, find_training_set, known_set, pair_folders, unfit_pairs
+from irformer.data.store import HQ, INDEX, PackedImages, Store, changes, lq_role, pack
+from irformer.data.test_sets import find_test_set, is_test_set
+from irformer.degradations import Downscale
+from irformer.errors import UserError
+from irformer.tasks import Protocol, Task
+
+OnProgress = Callable[[int, int, str], None]
+"""Called after each file: how many are done, of how many, and its name."""
+
+_SCALES = (1, 2, 3, 4, 8)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A training set for one scale: its files, and what its store is called.
+
+    Args:
+        name: what `prepare_data.py pack` is given for it; None for photos that are not packed.
+        store: folder of its store below the packed ones.
+        folder: of the clean images.
+        pairs: its files; none where only the store is on disk.
+        lq_files: whether degraded images on disk are wanted.
+    """
+
+    name: str | None
+    store: str
+    folder: Path
+    pairs: list[ImagePair] | None
+    lq_files: bool
+
+
+def set_source(name: str, root: Path, scale: int, lq_files: bool) -> Source:
+    """A known training set below root, or only what it is called where its files are not there.
+
+    Raises:
+        UserError: the set is unknown, or its files do not pair.
+    """
+    if name == SAMPLE:
+        pairs = find_training_set(name, root, scale)
+        return Source(None, name, pairs[0].hq.parent, pairs, False)
+    hq = find_folder(root, known_set(name).hq)
+    pairs_there = find_training_set(name, root, scale, lq_files) if hq else None
+    return Source(name, name, hq or root / known_set(name).hq[0], pairs_there, lq_files)
+
+
+def folder_source(hq: Path, lq: Path | None, scale: int) -> Source:
+    """A folder of clean images, and one of degraded images or None.
+
+    Raises:
+        UserError: a folder is missing or empty, or its files do not pair.
+    """
+    return Source(str(hq) + (f" --lq {lq}" if lq else ""), store_name(hq), hq, pair_folders(hq, lq, scale), lq is not None)
+
+
+def store_name(folder: Path) -> str:
+    """What the store of a folder is called: its last two names, and a digest of its path since others may end in the same names."""
+    path = folder.resolve()
+    return "-".join([*path.parts[-2:], hashlib.blake2b(str(path).encode(), digest_size=3).hexdigest()]).replace("/", "")
+
+
+def open_source(source: Source, packed: Path | None, scale: int, cache_bytes: int) -> tuple[TrainingImages, str | None]:
+    """The images of a training set: from its store where there is one that fits, otherwise from its files.
+
+    Args:
+        source: the set.
+        packed: folder of the packed stores; None reads the files.
+        scale: HQ pixels for each LQ pixel.
+        cache_bytes: decoded images kept in memory where files are read.
+
+    Returns:
+        The images, and why a store that is there is not used.
+
+    Raises:
+        UserError: neither files nor store are there, or files are damaged or do not fit.
+    """
+    folder = packed / source.store if packed is not None else None
+    remark = None
+    if folder is not None and (folder / INDEX).is_file():
+        store = Store(folder)
+        if source.pairs is None:
+            return PackedImages(store, source.folder, scale, source.lq_files and lq_role(scale) in store.roles), None
+        roles = {HQ: [pair.hq for pair in source.pairs]}
+        lq = [pair.lq for pair in source.pairs if pair.lq is not None]
+        if lq:
+            roles[lq_role(scale)] = lq
+        changed = changes(store, roles)
+        if not changed:
+            return PackedImages(store, source.folder, scale, bool(lq)), None
+        remark = f"the packed store is not used: {changed[0]} ({len(changed)} such); scripts/prepare_data.py pack {source.name} renews it"
+    if source.pairs is None:
+        known = known_set(source.store)
+        raise missing_set(source.store, packed.parent if packed else source.folder, known.hq, known.source)
+    return FolderImages(source.pairs, scale, cache_bytes, source.name), remark
+
+
+def pack_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_progress: OnProgress) -> Path:
+    """Pack a training set, its degraded images included, in place of an older store.
+
+    Args:
+        name: of a known training set, or a folder of clean images.
+        root: the data folder.
+        packed: folder of the packed stores; None means `packed` below the data folder.
+        lq: folder of degraded images that belong to a folder of clean ones; known sets have their own.
+        on_progress: called after each file.
+
+    Returns:
+        The folder of the store.
+
+    Raises:
+        UserError: the set is unknown or not on disk, a file is damaged, pairs do not fit, the disk cannot hold the store, or its place
+            cannot be written to.
+    """
+    name = _catalog_name(name)
+    roles = _roles(name, root, lq)
+    unfit = _unfit(roles)
+    if unfit:
+        raise UserError(f"{len(unfit)} pairs of {name} do not fit, the first: {unfit[0]}")
+    total, done = sum(len(paths) for paths in roles.values()), 0
+
+    def count(path: Path) -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total, path.name)
+
+    folder = (packed or root / "packed") / (name if name in TRAINING_SETS else store_name(Path(name)))
+    pack(folder, roles, count)
+    return folder
+
+
+def verify_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_progress: OnProgress) -> list[str]:
+    """Decode every file of a set, see that pairs fit, and compare its store, where there is one, with its sources and its own index.
+
+    Args:
+        name: of a known training or test set, or a folder of clean images.
+        root: the data folder.
+        packed: folder of the packed stores; None means `packed` below the data folder.
+        lq: folder of degraded images that belong to a folder of clean ones; known sets have their own.
+        on_progress: called after each file.
+
+    Returns:
+        A line for each thing that is wrong; none where all is well.
+
+    Raises:
+        UserError: the set is unknown, or neither its files nor its store are on disk.
+    """
+    name = _catalog_name(name)
+    if is_test_set(name):
+        return _verify_test_set(name, root, on_progress)
+    folder = (packed or root / "packed") / (name if name in TRAINING_SETS else store_name(Path(name)))
+    has_store = (folder / INDEX).is_file()
+    only_store = has_store and name in TRAINING_SETS and find_folder(root, known_set(name).hq) is None
+    roles = {} if only_store else _roles(name, root, lq)
+    lines = _damaged([path for paths in roles.values() for path in paths], on_progress)
+    if not lines:  # a file that cannot be read fits nothing
+        lines = [f"{name}: {pair} do not fit" for pair in _unfit(roles)]
+    return lines + (_verify_store(folder, roles) if has_store else [])
+
+
+def _damaged(paths: list[Path], on_progress: OnProgress) -> list[str]:
+    lines = []
+    for done, path in enumerate(paths, start=1):
+        try:
+            read_intact_image(path)
+        except UserError as error:
+            lines.append(str(error))
+        on_progress(done, len(paths), path.name)
+    return lines
+
+
+def _verify_test_set(name: str, root: Path, on_progress: OnProgress) -> list[str]:
+    """As verify_set, for every scale that the set has degraded files of."""
+    clean = {pair.hq for pair in find_test_set(name, root, _super_resolution(1)).pairs}
+    sets = [find_test_set(name, root, _super_resolution(scale)) for scale in _SCALES if scale > 1]
+    with_lq = [test_set for test_set in sets if any(pair.lq for pair in test_set.pairs)]
+    degraded = {pair.lq for test_set in with_lq for pair in test_set.pairs if pair.lq}
+    lines = _damaged(sorted(clean | degraded), on_progress)
+    if lines:
+        return lines
+    for test_set in with_lq:
+        for i in range(len(test_set)):
+            try:
+                test_set[i]
+            except UserError as error:
+                lines.append(str(error))
+    return lines
+
+
+def _super_resolution(scale: int) -> Task:
+    protocol = Protocol(lr="matlab_uint8", border=scale, padding="network", metrics=("psnr_y",))
+    return Task(f"sr_x{scale}", scale, 3, Downscale(scale), protocol, ())
+
+
+def _verify_store(folder: Path, roles: dict[str, list[Path]]) -> list[str]:
+    try:
+        store = Store(folder)
+    except UserError as error:
+        return [str(error)]
+    lines = changes(store, roles, thoroughly=True)
+    for role, images in store.roles.items():
+        for image in images:
+            if fingerprint(store.pixels(role, image.offset, image.height, image.width)) != image.pixels:
+                lines.append(f"{store.file(role)}: the pixels of {image.file} are not those that were packed: pack the set again")
+    return lines
+
+
+def _catalog_name(name: str) -> str:
+    """A training set's name as the catalog writes it (`bsds400` is BSDS400, as in data=bsds400); anything else as it is."""
+    return {known.lower(): known for known in TRAINING_SETS}.get(name.lower(), name)
+
+
+def _roles(name: str, root: Path, lq: Path | None) -> dict[str, list[Path]]:
+    """The files of a set by role: the clean ones, and the degraded ones of every scale that is on disk, pairs at the same number."""
+    if name in TRAINING_SETS:
+        hq = [pair.hq for pair in find_training_set(name, root, 1, lq_files=False)]
+        scales = [scale for scale in _SCALES if find_lq(name, root, scale)]
+        return {HQ: hq} | {lq_role(scale): _lq_files(find_training_set(name, root, scale)) for scale in scales}
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"{name}: no training set and no folder; known: {', '.join(TRAINING_SETS)}")
+    pairs = pair_folders(folder, None, 1)
+    roles = {HQ: [pair.hq for pair in pairs]}
+    if lq is not None:
+        scale = max(1, round(read_header(pairs[0].hq).height / read_header(list_images(lq, "name it by --lq FOLDER")[0]).height))
+        roles[lq_role(scale)] = _lq_files(pair_folders(folder, lq, scale))
+    return roles
+
+
+def _unfit(roles: dict[str, list[Path]]) -> list[str]:
+    """The pairs, in words, whose sizes do not fit."""
+    headers = {role: [read_header(path) for path in paths] for role, paths in roles.items()}
+    lines = []
+    for scale in _SCALES:
+        if lq_role(scale) in headers:
+            lines += unfit_pairs(headers[HQ], headers[lq_role(scale)], scale)
+    return lines
+
+
+def _lq_files(pairs: Iterable[ImagePair]) -> list[Path]:
+    return [pair.lq for pair in pairs if pair.lq is not None]
