@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.sources import WHOLE, TrainingImages
+from irformer.data.sources import TrainingImages
 
 Draw = Literal["images", "area"]
 
@@ -56,15 +56,15 @@ class JoinedImages:
         part, inner = self._find(i)
         return part.fingerprint(inner)
 
-    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
-        """A part of clean image i: [h, w, 3], uint8."""
+    def hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i: [H, W, 3], uint8."""
         part, inner = self._find(i)
-        return part.hq(inner, rows, columns)
+        return part.hq(inner)
 
-    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
-        """A part of degraded image i: [h, w, 3], uint8; None where there is no file."""
+    def lq(self, i: int) -> NDArray[np.uint8] | None:
+        """Degraded image i: [H, W, 3], uint8; None where there is no file."""
         part, inner = self._find(i)
-        return part.lq(inner, rows, columns)
+        return part.lq(inner)
 
     def _find(self, i: int) -> tuple[TrainingImages, int]:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1

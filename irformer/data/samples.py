@@ -51,16 +51,16 @@ class TrainingSamples(Dataset[Sample]):
     def _cut(self, i: int, top: int, left: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """HQ and LQ patch of image i at a place in LQ pixels; LQ from disk, or degraded from as much of the image as it depends on."""
         scale, size = self.task.scale, self.patch_size
+        image = self.images.hq(i)
         rows, columns = slice(top * scale, (top + size) * scale), slice(left * scale, (left + size) * scale)
-        on_disk = self.images.lq(i, slice(top, top + size), slice(left, left + size))
+        hq = image[rows, columns]
+        on_disk = self.images.lq(i)
         if on_disk is not None:
-            return self.images.hq(i, rows, columns), on_disk
+            return hq, on_disk[top : top + size, left : left + size]
         height, width = self.images.size(i)
         margin = self.task.degradation.margin
         first_row, first_column = max(0, rows.start - margin), max(0, columns.start - margin)
-        last_row, last_column = min(height, rows.stop + margin), min(width, columns.stop + margin)
-        around = self.images.hq(i, slice(first_row, last_row), slice(first_column, last_column))
-        hq = around[rows.start - first_row : rows.stop - first_row, columns.start - first_column : columns.stop - first_column]
+        around = image[first_row : min(height, rows.stop + margin), first_column : min(width, columns.stop + margin)]
         lq = self.task.degradation(around, rng)
         inner_top, inner_left = top - first_row // scale, left - first_column // scale
         return hq, lq[inner_top : inner_top + size, inner_left : inner_left + size]

@@ -17,8 +17,6 @@ from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, TrainingS
 from irformer.data.images import ImageHeader, list_images, read_header, read_image
 from irformer.errors import UserError
 
-WHOLE = slice(None)
-
 _log = logging.getLogger(__name__)
 
 
@@ -90,7 +88,7 @@ def pair_folders(hq: Path, lq: Path | None, scale: int) -> list[ImagePair]:
 
 
 class TrainingImages(Protocol):
-    """What training samples are cut from: images by number, any part of them, and how a sample draws its image."""
+    """What training samples are cut from: images by number, and how a sample draws its image."""
 
     scale: int
     """HQ pixels for each LQ pixel."""
@@ -120,12 +118,12 @@ class TrainingImages(Protocol):
         """The number of a random image."""
         ...
 
-    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
-        """A part of clean image i: [h, w, 3], uint8, not to be written to."""
+    def hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i: [H, W, 3], uint8, not to be written to; of a packed one nothing is read but what is then looked at."""
         ...
 
-    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
-        """A part of degraded image i from disk: [h, w, 3], uint8; None where there is no file. Rows and columns count LQ pixels."""
+    def lq(self, i: int) -> NDArray[np.uint8] | None:
+        """Degraded image i from disk: [H, W, 3], uint8; None where there is no file."""
         ...
 
 
@@ -214,15 +212,15 @@ class FolderImages:
         """The number of a random image, all alike."""
         return int(rng.integers(len(self.pairs)))
 
-    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
-        """A part of clean image i: [h, w, 3], uint8."""
+    def hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i: [H, W, 3], uint8."""
         self.clock.count_sample()
-        return self._pixels(self.pairs[i].hq)[rows, columns]
+        return self._pixels(self.pairs[i].hq)
 
-    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
-        """A part of degraded image i from disk: [h, w, 3], uint8; None where there is no file."""
+    def lq(self, i: int) -> NDArray[np.uint8] | None:
+        """Degraded image i from disk: [H, W, 3], uint8; None where there is no file."""
         path = self.pairs[i].lq
-        return None if path is None else self._pixels(path)[rows, columns]
+        return None if path is None else self._pixels(path)
 
     def _pixels(self, path: Path) -> NDArray[np.uint8]:
         if path in self._cache:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irformer.data.images import ImageHeader, fingerprint, read_header, read_intact_image
-from irformer.data.sources import WHOLE, check_pairs
+from irformer.data.sources import check_pairs
 from irformer.errors import UserError
 
 FORMAT = 1
@@ -162,13 +162,13 @@ class PackedImages:
         """The number of a random image, all alike."""
         return int(rng.integers(len(self._hq)))
 
-    def hq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8]:
-        """A part of clean image i: [h, w, 3], uint8, read-only."""
-        return self.store.pixels(HQ, *self._hq[i].tolist())[rows, columns]
+    def hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i: [H, W, 3], uint8, read-only."""
+        return self.store.pixels(HQ, *self._hq[i].tolist())
 
-    def lq(self, i: int, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint8] | None:
-        """A part of degraded image i: [h, w, 3], uint8, read-only; None where the store has none."""
-        return None if self._lq is None else self.store.pixels(lq_role(self.scale), *self._lq[i].tolist())[rows, columns]
+    def lq(self, i: int) -> NDArray[np.uint8] | None:
+        """Degraded image i: [H, W, 3], uint8, read-only; None where the store has none."""
+        return None if self._lq is None else self.store.pixels(lq_role(self.scale), *self._lq[i].tolist())
 
     @property
     def has_lq(self) -> bool:
