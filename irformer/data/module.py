@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+import cv2
 import lightning
-import torch
 from torch.utils.data import DataLoader, Subset
 
 from irformer.data.samples import GlobalBatches, TrainingSamples
@@ -54,7 +54,8 @@ class RestorationData(lightning.LightningDataModule):
             self.samples,
             batch_sampler=batches,
             num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+            worker_init_fn=_start_worker,
             persistent_workers=self.workers > 0,
             prefetch_factor=4 if self.workers > 0 else None,
         )
@@ -66,6 +67,11 @@ class RestorationData(lightning.LightningDataModule):
         mine = range(trainer.global_rank, len(self.validation), trainer.world_size)
         share: Subset[TestPair] = Subset(self.validation, mine)  # type: ignore[arg-type]
         return DataLoader(share, batch_size=None, collate_fn=_as_it_is)
+
+
+def _start_worker(_number: int) -> None:
+    """A worker is one of several on as many cores: threads of its own would only get in each other's way. (PyTorch's are off already.)"""
+    cv2.setNumThreads(0)
 
 
 def _as_it_is(pairs: Sequence[TestPair]) -> Sequence[TestPair]:

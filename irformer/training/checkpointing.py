@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from irformer.errors import UserError
 from irformer.training.module import RestorationModule
 from irformer.weight_files import RECORD
 
@@ -64,6 +65,11 @@ class LastCheckpoint(ModelCheckpoint):
         """Save at the last step too, whatever the interval."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == trainer.max_steps != self._last_global_step_saved:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
+        """Save the step reached where the user can mend what has ended the run, as an image file that is gone."""
+        if isinstance(exception, UserError) and trainer.global_step > max(0, self._last_global_step_saved):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from irformer.data.module import RestorationData
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.dynamics.probe import Probe
+from irformer.errors import UserError, without_traceback
 from irformer.files import write_atomically
 from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
 from irformer.report import benchmark_table, crop_rows, write_page
@@ -73,6 +74,9 @@ class Run:
         except SystemExit:  # Lightning's answer to Ctrl-C
             self._tell_how_to_resume(console)
             raise
+        except UserError as error:  # a file that cannot be read any more
+            self._tell_how_to_resume(console)
+            raise without_traceback(error) from None
         seconds = time.monotonic() - started
         self._validate_end()
         self.trainer.strategy.barrier()

@@ -1,0 +1,143 @@
+"""What a run is trained on: packed or from files, mixed, compared with the test images, and what happens when a file goes."""
+
+import io
+
+import cv2
+import pytest
+import torch
+from conftest import picture
+from rich.console import Console
+
+from irformer.config import compose
+from irformer.data.images import write_image
+from irformer.data.packing import pack_set
+from irformer.errors import UserError
+from irformer.training.build import build_run
+from irformer.training.run import Run
+
+TINY = [
+    "norm=iln",
+    "model=swinir_tiny",
+    "model.embed_dim=8",
+    "model.depths=[1]",
+    "model.num_heads=[2]",
+    "patch_size=8",
+    "batch_size=4",
+    "trainer=cpu",
+    "logger=csv",
+    "callbacks.probe=null",
+    "name=test",
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data folder with a small BSDS400, WED, and a test set Set5."""
+    for place, sizes in {"BSDS400/HR": [(40, 60), (60, 40), (48, 51)], "WED/HR": [(64, 64), (33, 80)], "Set5/HR": [(34, 38)]}.items():
+        (tmp_path / "data" / place).mkdir(parents=True)
+        for i, size in enumerate(sizes):
+            write_image(tmp_path / "data" / place / f"{i}.png", picture(*size, seed=10 * len(place) + i))
+    return tmp_path / "data"
+
+
+def build(root, folder, *overrides: str) -> Run:
+    return build_run(compose("train", [*TINY, f"paths.data={root}", "test_sets=[Set5]", *overrides]), folder)
+
+
+def checkpoint(folder) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return all(torch.equal(a["current_model_state"][name], b["current_model_state"][name]) for name in a["current_model_state"])
+
+
+def test_training_from_the_pack_and_from_the_folder_gives_the_same_weights_bit_for_bit(root, tmp_path):
+    pack_set("bsds400", root, None, None, lambda *_: None)
+    ends = {}
+    for name, packed in [("packed", "true"), ("folder", "false")]:
+        run = build(root, tmp_path / name, "data=bsds400", f"data.packed={packed}", "trainer.max_steps=4")
+        assert f"bsds400, 3 images, {name}, LQ made on the fly" in run.facts["data"]
+        run.execute(Console(quiet=True))
+        ends[name] = checkpoint(tmp_path / name)
+    other = build(root, tmp_path / "other", "data=bsds400", "seed=1", "trainer.max_steps=4")
+    other.execute(Console(quiet=True))
+    assert same_weights(ends["packed"], ends["folder"])
+    assert not same_weights(ends["packed"], checkpoint(tmp_path / "other"))
+
+
+def test_a_store_whose_sources_have_changed_is_reported_and_not_used(root, tmp_path):
+    store = pack_set("BSDS400", root, None, None, lambda *_: None)
+    write_image(root / "BSDS400" / "HR" / "1.png", picture(60, 40, seed=99))
+    run = build(root, tmp_path / "run", "data=bsds400")
+    assert "3 images, folder" in run.facts["data"]
+    assert f"1.png: changed since it was packed into {store} (1 such)" in run.facts["note"]
+    assert "scripts/prepare_data.py pack BSDS400 renews it" in run.facts["note"]
+
+
+def test_a_store_alone_is_enough(root, tmp_path):
+    pack_set("BSDS400", root, tmp_path / "stores", None, lambda *_: None)
+    (root / "BSDS400").rename(root / "put away")
+    run = build(root, tmp_path / "run", "data=bsds400", f"paths.packed={tmp_path / 'stores'}")
+    assert "3 images, packed" in run.facts["data"]
+    with pytest.raises(UserError, match="BSDS400 was not found below"):
+        build(root, tmp_path / "run", "data=bsds400")
+
+
+def test_mixtures_are_named_and_their_mistakes_too(root, tmp_path):
+    pack_set("WED", root, None, None, lambda *_: None)
+    mixture = ["data=mixture", "data.sets={BSDS400: 3, WED: 1}"]
+    run = build(root, tmp_path / "run", *mixture)
+    assert "mixture, 5 images, BSDS400 folder, WED packed" in run.facts["data"]
+    for overrides, message in [
+        (["data=mixture"], r"data=mixture needs sets with their shares: add 'data\.sets=\{DIV2K: 0\.5"),
+        (["data=mixture", "data.sets={WED: 0}"], r"data\.sets: expected NAME: SHARE with shares above 0.*found WED: 0"),
+        (["data=mixture", "data.sets={DIV3K: 1}"], "unknown training set DIV3K"),
+        (["data=bsds400", "data.draw=pixels"], "data.draw=pixels: expected images or area"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            build(root, tmp_path / "run", *overrides)
+
+
+def test_test_images_among_the_training_images_stop_the_run(root, tmp_path):
+    leaked = cv2.rotate(picture(34, 38, seed=80), cv2.ROTATE_90_CLOCKWISE)
+    write_image(root / "WED" / "HR" / "a copy.png", leaked)
+    write_image(root / "Set5" / "HR" / "0.png", picture(34, 38, seed=80))
+    message = r"WED/HR/a copy\.png is the test image Set5/0 \(.*Set5/HR/0\.png\).*data\.allow_test_images=\[Set5\] .*\[Set5/0\]"
+    for packed in (False, True):
+        with pytest.raises(UserError, match=message):
+            build(root, tmp_path / "run", "data=mixture", "data.sets=[BSDS400,WED]", "data.val=sample")
+        if not packed:
+            pack_set("WED", root, None, None, lambda *_: None)
+    with pytest.raises(UserError, match=message):  # validation counts as a test
+        build(root, tmp_path / "run", "data=mixture", "data.sets=[WED]", "test_sets=[sample]", "data.val=Set5")
+    for allowed in ("Set5", "Set5/0"):
+        build(root, tmp_path / "run", "data=mixture", "data.sets=[WED]", f"data.allow_test_images=[{allowed}]")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_vanishes_is_named_and_the_step_reached_is_saved(root, tmp_path, workers):
+    """After the file is back, the run goes on to the very weights of one that was never stopped."""
+    overrides = ["data=bsds400", "trainer.max_steps=12", "data.cache_gb=0", f"data.workers={workers}", "checkpoint_every=100"]
+    build(root, tmp_path / "whole", *overrides).execute(Console(quiet=True))
+
+    run = build(root, tmp_path / "run", *overrides)
+    file = root / "BSDS400" / "HR" / "2.png"
+    shown = io.StringIO()
+    train_step = run.module.training_step
+
+    def take_away(batch, batch_idx):
+        if batch_idx == 1:
+            file.rename(tmp_path / "2.png")
+        return train_step(batch, batch_idx)
+
+    run.module.training_step = take_away  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=rf"\A{file}: no such file\Z"):
+        run.execute(Console(file=shown, width=200))
+    step = checkpoint(tmp_path / "run")["global_step"]
+    assert 2 <= step < 12
+    assert f"stopped at step {step}; to go on from the last checkpoint: python train.py resume=" in shown.getvalue()
+    (tmp_path / "2.png").rename(file)
+    build(root, tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}").execute(Console(quiet=True))
+    assert checkpoint(tmp_path / "run")["global_step"] == 12
+    assert same_weights(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "run"))
