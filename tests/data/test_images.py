@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data.images import list_images, read_header, read_image, write_image
+from irformer.data.images import list_images, read_header, read_image, read_intact_image, write_image
 from irformer.errors import UserError
 
 
@@ -108,3 +108,41 @@ def test_folders_are_listed_by_name_and_their_absence_told(tmp_path):
         list_images(tmp_path / "empty", "put some there")
     with pytest.raises(UserError, match=r"no folder .*nowhere: look elsewhere"):
         list_images(tmp_path / "nowhere", "look elsewhere")
+
+
+def test_the_content_decides_and_not_the_suffix(tmp_path):
+    Image.fromarray(picture(40, 50)).save(tmp_path / "photo.jpg")
+    (tmp_path / "photo.jpg").rename(tmp_path / "photo.png")
+    assert (read_image(tmp_path / "photo.png") == cv2.imread(str(tmp_path / "photo.png"))[..., ::-1]).all()
+    (tmp_path / "photo.png").write_bytes((tmp_path / "photo.png").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"photo\.png: truncated"):
+        read_header(tmp_path / "photo.png")
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_named(tmp_path):
+    (tmp_path / "real").mkdir()
+    write_image(tmp_path / "real" / "a b ü.png", picture(8, 9))
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "link.png").symlink_to("a b ü.png")
+    (tmp_path / "real" / "a folder.png").mkdir()
+    paths = list_images(tmp_path / "folder", "")
+    assert [path.name for path in paths] == ["a b ü.png", "link.png"]
+    assert all((read_image(path) == picture(8, 9)).all() for path in paths)
+    (tmp_path / "real" / "a b ü.png").unlink()
+    with pytest.raises(UserError, match=r"link\.png: a link to a b ü\.png, which does not exist: mend or remove the link"):
+        read_header(list_images(tmp_path / "folder", "")[0])
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "a part cut out"])
+def test_a_jpeg_that_the_decoder_can_only_paint_over_is_refused_where_data_is_prepared(tmp_path, damage, capfd):
+    path = tmp_path / "scratched.jpg"
+    Image.fromarray(picture(200, 200)).save(path, quality=90)
+    assert (read_intact_image(path) == read_image(path)).all()
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 200] = bytes(range(200)) if damage == "overwritten" else b""
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"scratched\.jpg: damaged, the decoder says 'Corrupt JPEG data: .*': restore or remove the file"):
+        read_intact_image(path)
+    assert capfd.readouterr().err == ""
+    assert read_image(path).shape == (200, 200, 3)  # which training cannot tell from a good one
