@@ -5,48 +5,38 @@ from pathlib import Path
 
 from skimage import data as skimage_data
 
+from irformer.data.origins import ORIGINS
 from irformer.errors import UserError
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training set on disk.
+    """A training set on disk, in any of the trees that go around. Where it comes from is said in origins.py.
 
     Args:
         hq: folders of the clean images, below the data folder; the first that exists is taken.
-        lq: folders of the official degraded images: of LR images with `{scale}` for the factor, of images of the same size without;
-            where none exists they are made on the fly, to the byte.
-        source: where it comes from.
+        lq: folders of the degraded images. With `{scale}` for the factor: official LR, made on the fly to the byte where there is none.
+            Without: the other half of a set that consists of pairs.
     """
 
     hq: tuple[str, ...]
     lq: tuple[str, ...] = ()
-    source: str = ""
 
 
 TRAINING_SETS = {
     "DIV2K": TrainingSet(
         hq=("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K/HR"),
         lq=("DIV2K/DIV2K_train_LR_bicubic/X{scale}", "DIV2K_train_LR_bicubic/X{scale}", "DIV2K/LR_bicubic/X{scale}"),
-        source="https://data.vision.ee.ethz.ch/cvl/DIV2K/ (DIV2K_train_HR.zip, 3.5 GB)",
     ),
     "Flickr2K": TrainingSet(
         hq=("Flickr2K/Flickr2K_HR", "Flickr2K/HR", "Flickr2K"),
         lq=("Flickr2K/Flickr2K_LR_bicubic/X{scale}", "Flickr2K/LR_bicubic/X{scale}"),
-        source="https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar (20 GB)",
     ),
-    "BSDS400": TrainingSet(
-        hq=("BSDS400/HR", "BSDS400"),
-        source="https://github.com/BIDS/BSDS500 (its train and test images)",
-    ),
-    "WED": TrainingSet(
-        hq=("WED/HR", "WED", "WaterlooED"),
-        source="the Waterloo Exploration Database (4744 images)",
-    ),
+    "BSDS400": TrainingSet(hq=("BSDS400/HR", "BSDS400", "BSD400")),
+    "WED": TrainingSet(hq=("WED/HR", "WED/pristine_images", "WED", "WaterlooED")),
     "Rain13K": TrainingSet(
-        hq=("Rain13K/target", "Deraining/Datasets/train/Rain13K/target"),
-        lq=("Rain13K/input", "Deraining/Datasets/train/Rain13K/input"),
-        source="https://github.com/swz30/Restormer (Deraining)",
+        hq=("Rain13K/target", "train/Rain13K/target", "Deraining/Datasets/train/Rain13K/target"),
+        lq=("Rain13K/input", "train/Rain13K/input", "Deraining/Datasets/train/Rain13K/input"),
     ),
 }
 
@@ -80,10 +70,17 @@ def find_folder(root: Path, candidates: tuple[str, ...]) -> Path | None:
     return None
 
 
-def missing_set(name: str, root: Path, candidates: tuple[str, ...], source: str) -> UserError:
+def missing_set(name: str, root: Path, candidates: tuple[str, ...]) -> UserError:
     """The message for a known set that is not on disk."""
-    where = f"from {source} " if source else ""
     return UserError(
-        f"{name} was not found below {root} (looked for {', '.join(candidates)}): put it there {where}"
+        f"{name} was not found below {root} (looked for {', '.join(candidates)}): {how_to_get(name)}, "
         "or name another folder by paths.data=FOLDER or the variable IRFORMER_DATA"
     )
+
+
+def how_to_get(name: str) -> str:
+    """What to do for a set: the command that downloads it, or the page where a person gets it."""
+    origin = ORIGINS.get(name)
+    if origin is None:
+        return "put it there"
+    return f"run python scripts/prepare_data.py download {name}" if origin.archives else f"put it there from {origin.page}"

@@ -99,7 +99,7 @@ def open_source(source: Source, packed: Path | None, scale: int, cache_bytes: in
         remark = f"the packed store is not used: {changed[0]} ({len(changed)} such); scripts/prepare_data.py pack {source.name} renews it"
     if source.pairs is None:
         known = known_set(source.store)
-        raise missing_set(source.store, packed.parent if packed else source.folder, known.hq, known.source)
+        raise missing_set(source.store, packed.parent if packed else source.folder, known.hq)
     return FolderImages(source.pairs, scale, cache_bytes, source.name), remark
 
 

@@ -46,7 +46,7 @@ def find_training_set(name: str, root: Path, scale: int, lq_files: bool = True) 
     known = known_set(name)
     hq = find_folder(root, known.hq)
     if hq is None:
-        raise missing_set(name, root, known.hq, known.source)
+        raise missing_set(name, root, known.hq)
     return pair_folders(hq, find_lq(name, root, scale) if lq_files else None, scale)
 
 

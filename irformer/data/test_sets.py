@@ -106,7 +106,7 @@ def find_test_set(name: str, root: Path, task: Task) -> TestSet:
         raise UserError(f"unknown test set {name}; known: {', '.join([*TEST_SETS, SAMPLE])}, or the path of a folder of clean images")
     folder = find_folder(root, TEST_SETS[key])
     if folder is None:
-        raise missing_set(key, root, TEST_SETS[key], "")
+        raise missing_set(key, root, TEST_SETS[key])
     hq = find_folder(folder, _HQ_FOLDERS) or folder
     # The LR files that go around are the uint8 variant of MATLAB's imresize; for the other one LR is made on the fly.
     has_lq = task.scale > 1 and task.protocol.lr == "matlab_uint8"

@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from omegaconf import DictConfig
 
-from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder
+from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder, how_to_get
 from irformer.data.mixtures import Draw, JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, set_source
 from irformer.data.sources import TrainingImages
@@ -93,7 +93,7 @@ def _sets(data: DictConfig, root: Path) -> tuple[list[str], list[float] | None, 
         return ["DIV2K"], None, {}
     note = (
         f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
-        f"For published numbers unpack DIV2K there, from {div2k.source}, or use data=folder data.path=FOLDER"
+        f"For published numbers {how_to_get('DIV2K')}, or use data=folder data.path=FOLDER"
     )
     return [SAMPLE], None, {"note": note}
 

@@ -1,0 +1,226 @@
+"""The public data sets: what is known and here, downloading. python scripts/prepare_data.py list | download."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from irformer.commands.common import telling_mistakes
+from irformer.config import nearest
+from irformer.data.archives import require_space, size_text, unpack
+from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
+from irformer.data.downloads import UnreachableError, fetch, remove_part, require_sum
+from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder
+from irformer.data.origins import GROUPS, ORIGINS, Archive
+from irformer.errors import UserError
+
+
+def prepare_data() -> None:
+    """List and download the public data sets: python scripts/prepare_data.py list."""
+    arguments = _parser().parse_args()
+    with telling_mistakes():
+        try:
+            if arguments.do == "list":
+                _list(arguments.data)
+            else:
+                _download(_resolve(arguments.names), arguments.scales, arguments.data, arguments.accept_md5)
+        except KeyboardInterrupt:
+            print("\nstopped: what has arrived stays in .part files, and the same command goes on", file=sys.stderr)
+            sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The public data sets: what is known and what is here; download them.")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("IRFORMER_DATA") or "data"),
+        help="the data folder (default: the variable IRFORMER_DATA, or data)",
+    )
+    names = argparse.ArgumentParser(add_help=False, parents=[data])
+    names.add_argument("names", nargs="+", metavar="NAME", help=f"a set, or one of {', '.join(GROUPS)}")
+    commands = parser.add_subparsers(dest="do", required=True)
+    commands.add_parser("list", parents=[data], help="all known sets: use, size, terms, what of them is here")
+    download = commands.add_parser("download", parents=[names], help="fetch sets, check their sums, unpack them")
+    download.add_argument(
+        "--scales",
+        type=int,
+        nargs="+",
+        default=[],
+        choices=[2, 3, 4],
+        help="also fetch official LR images of these factors (DIV2K); without them LR is made on the fly, to the byte",
+    )
+    download.add_argument("--accept-md5", default="", metavar="MD5", help="a sum that you trust besides the published one")
+    return parser
+
+
+def _resolve(words: Sequence[str]) -> list[str]:
+    """The sets that are meant by what was typed: names and aliases in any case, groups.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    known: dict[str, tuple[str, ...]] = {
+        alias.lower(): (name,) for name, aliases in TEST_SETS.items() if name in ORIGINS for alias in aliases
+    }
+    known |= {name.lower(): (name,) for name in ORIGINS}
+    known |= {name.lower(): sets for name, sets in GROUPS.items()}
+    names: dict[str, None] = {}
+    for word in words:
+        if word.lower() == SAMPLE:
+            raise UserError("sample comes with scikit-image and is always there")
+        if word.lower() not in known:
+            everything = [*ORIGINS, *GROUPS]
+            raise UserError(f"unknown set {word}; known: {', '.join(everything)}{nearest(word, everything)}")
+        names |= dict.fromkeys(known[word.lower()])
+    return list(names)
+
+
+def _list(root: Path) -> None:
+    table = Table(title=f"Public data sets, looked for below {root.absolute()}", title_justify="left")
+    for column in ("set", "for", "images", "here", "download", "terms", "how to get it"):
+        table.add_column(column, justify="right" if column in ("images", "download") else "left", overflow="fold")
+    for name, origin in ORIGINS.items():
+        archive = origin.archives[0] if origin.archives else None
+        table.add_row(
+            name,
+            origin.use,
+            str(origin.images or "?"),
+            _here(name, root),
+            _size(archive) if archive else "-",
+            origin.terms,
+            f"download {name}" if archive else f"by hand: {origin.page}",
+        )
+    photos = str(len(SAMPLE_TRAIN) + len(SAMPLE_VAL))
+    table.add_row(SAMPLE, "a first run", photos, "comes with scikit-image", "-", "CC0 or public domain", "nothing to do")
+    # In a file or a pipe the columns take what they need.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    print(
+        "python scripts/prepare_data.py download NAME gets a set; " + "; ".join(f"{group} = {' '.join(GROUPS[group])}" for group in GROUPS)
+    )
+    print("Terms in a word, as a reminder: what counts is what the publishers say.")
+
+
+def _here(name: str, root: Path) -> str:
+    """What of a set is on disk, and in which tree."""
+    clean = clean_folder(name, root)
+    count = count_images(clean)
+    if clean is None or not count:
+        return "no"
+    expected = ORIGINS[name].images
+    words = [f"{count} in {clean.relative_to(root)}" if count == expected else f"{count} of {expected} in {clean.relative_to(root)}"]
+    if count_images(degraded_folder(name, root, 1)):
+        words.append("with input")
+    factors = [f"X{scale}" for scale in FACTORS if count_images(degraded_folder(name, root, scale))]
+    if factors:
+        words.append(f"LR {' '.join(factors)}")
+    return ", ".join(words)
+
+
+def _size(archive: Archive) -> str:
+    if archive.size is None:
+        return "?"
+    return size_text(archive.size) if archive.exact else f"about {size_text(archive.size)}"
+
+
+def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted: str) -> None:
+    """Fetch sets one after the other; one that cannot be had does not keep the others back."""
+    failures = []
+    for i, name in enumerate(names):
+        later = {archive.url for other in names[i + 1 :] for archive in ORIGINS[other].archives}
+        try:
+            _obtain(name, scales, root, accepted, later)
+        except UserError as error:
+            failures.append(f"error: {' '.join(str(error).split())}")
+    if failures:
+        print("\n".join(failures), file=sys.stderr)
+        sys.exit(1)
+
+
+def _obtain(name: str, scales: Sequence[int], root: Path, accepted: str, later: set[str]) -> None:
+    """Fetch and unpack what of a set is not there yet; archives that a later set of the same command needs are kept for it."""
+    origin = ORIGINS[name]
+    if not origin.archives:
+        raise UserError(f"{name} cannot be downloaded by a program: {_by_hand(name, root)}")
+    offered = [archive.scale for archive in origin.archives if archive.scale]
+    for archive in origin.archives:
+        if archive.scale is not None and archive.scale not in scales:
+            continue
+        if _is_there(name, archive, root):
+            continue
+        taken, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
+        unpacked = unpack(file, [part for part in taken.parts if part.of == name], root)
+        if file != root / taken.file and taken.url not in later:
+            remove_part(taken, root)
+        for folder in unpacked:
+            print(f"{name}: {count_images(folder)} images in {folder}")
+        if archive.scale is None:
+            print(f"{name}: {origin.terms}; see {origin.page}")
+    if scales and not offered:
+        print(f"{name}: has no LR archives of its own; what LR images are not there is made on the fly, to the byte")
+
+
+def _is_there(name: str, archive: Archive, root: Path) -> bool:
+    """Whether the images of an archive are on disk already, in any tree.
+
+    Raises:
+        UserError: some of them are.
+    """
+    folder = degraded_folder(name, root, archive.scale) if archive.scale else clean_folder(name, root)
+    count, expected = count_images(folder), ORIGINS[name].images
+    if count == expected:
+        print(f"{name}: is there, {count} images in {folder}")
+    elif count:
+        raise UserError(
+            f"{folder} holds {count} images, expected {expected} of {name}: it is not touched; "
+            "move it elsewhere, then run the same command again"
+        )
+    return count > 0
+
+
+def _get(name: str, archives: Sequence[Archive], root: Path, accepted: str) -> tuple[Archive, Path]:
+    """The first of some archives that can be had, with its file: put into the data folder by hand, or downloaded; its sum is right."""
+    for archive in archives:
+        if (root / archive.file).is_file():
+            require_sum(archive, root / archive.file, accepted)
+            return archive, root / archive.file
+    reasons = []
+    for archive in archives:
+        what = f"{archive.file} (download, and as much again unpacked)"
+        print(f"{name}: {archive.url}{', ' + _size(archive) if archive.size else ''}")
+        try:
+            part = fetch(archive, root, lambda missing, whole, what=what: require_space(root, missing + whole, what))  # type: ignore[misc]
+        except UnreachableError as error:
+            reasons.append(str(error))
+            if archive is not archives[-1]:
+                print(f"{name}: {error}; trying a mirror")
+            continue
+        try:
+            require_sum(archive, part, accepted)
+        except UserError:
+            if archive.confirmed:
+                remove_part(archive, root)  # nothing that anyone could still want
+            raise
+        return archive, part
+    raise UnreachableError(f"{'; '.join(reasons)}. By hand: {_by_hand(name, root)}")
+
+
+def _by_hand(name: str, root: Path) -> str:
+    """How a person puts a set in place."""
+    origin = ORIGINS[name]
+    if origin.archives:
+        archive = origin.archives[0]
+        return (
+            f"get {archive.file} with a browser from {archive.url} or {origin.page}, put it into {root.absolute()} and run "
+            f"the same command, or put the images into {root.absolute() / archive.parts[0].folder}"
+        )
+    if name in TRAINING_SETS:
+        folders = [TRAINING_SETS[name].hq[0], *(TRAINING_SETS[name].lq[:1] if origin.pairs else ())]
+    else:
+        folders = [f"{name}/target", f"{name}/input"] if origin.pairs else [f"{name}/HR"]
+    return f"get it from {origin.page} and put its images into {' and '.join(str(root.absolute() / folder) for folder in folders)}"

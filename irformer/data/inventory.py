@@ -1,0 +1,65 @@
+"""What of the known sets is on disk: in which folder, how many images, and whether they are those that belong to the set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from irformer.data.catalog import TEST_SETS, TRAINING_SETS, find_folder
+from irformer.data.images import SUFFIXES
+from irformer.data.origins import ORIGINS
+
+FACTORS = (2, 3, 4, 8)
+_HQ_FOLDERS = ("HR", "GTmod12", "original", "target", "gt")
+_LQ_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}", "input", "rain")
+# Degraded images that do not lie in the set's own folder.
+_LQ_BESIDE = {"DIV2K_val": ("DIV2K/DIV2K_valid_LR_bicubic/X{scale}", "DIV2K_valid_LR_bicubic/X{scale}")}
+_NAMED = 5  # of many missing files, so many are named
+
+
+def clean_folder(name: str, root: Path) -> Path | None:
+    """The folder of the clean images of a known set, whether or not it holds any; None where there is none."""
+    if name in TRAINING_SETS:
+        return find_folder(root, TRAINING_SETS[name].hq)
+    folder = find_folder(root, TEST_SETS.get(name, (name,)))
+    return folder and (find_folder(folder, _HQ_FOLDERS) or folder)
+
+
+def degraded_folder(name: str, root: Path, scale: int) -> Path | None:
+    """The folder of the degraded images of a known set for a factor; factor 1 asks for those of a set that consists of pairs."""
+    if name in TRAINING_SETS or name in _LQ_BESIDE:
+        place, candidates = root, TRAINING_SETS[name].lq if name in TRAINING_SETS else _LQ_BESIDE[name]
+    else:
+        folder = find_folder(root, TEST_SETS.get(name, (name,)))
+        if folder is None:
+            return None
+        place, candidates = folder, _LQ_FOLDERS
+    return find_folder(place, tuple(words.format(scale=scale) for words in candidates if ("{scale}" in words) == (scale > 1)))
+
+
+def count_images(folder: Path | None) -> int:
+    """How many image files a folder holds; none where there is no folder."""
+    if folder is None:
+        return 0
+    return sum(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def wrong_names(name: str, root: Path) -> list[str]:
+    """What is missing from a known set or does not belong to it, by the number of its images and their names: a line for each."""
+    folder, origin = clean_folder(name, root), ORIGINS.get(name)
+    if folder is None or origin is None:
+        return []
+    lines = []
+    found = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")}
+    if origin.images and len(found) != origin.images:
+        lines.append(f"{folder}: {len(found)} images, expected {origin.images}")
+    expected = {origin.names[0].format(origin.names[1] + i) for i in range(origin.images)} if origin.names else set()
+    if found & expected:  # some copies are renamed as a whole
+        lines += [f"{folder}: missing {_first_of(sorted(expected - found))}"] if expected - found else []
+        lines += [f"{folder}: unexpected {_first_of(sorted(found - expected))}"] if found - expected else []
+    if origin.pairs and not count_images(degraded_folder(name, root, 1)):
+        lines.append(f"{folder}: the degraded images are missing, expected beside it in a folder input")
+    return lines
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
