@@ -22,6 +22,7 @@ from web import Server, serving
 
 from irformer.commands.prepare_data import prepare_data
 from irformer.data.catalog import TEST_SETS, TRAINING_SETS
+from irformer.data.images import write_image
 from irformer.data.origins import ORIGINS, Archive
 from irformer.data.sources import find_training_set
 from irformer.errors import UserError
@@ -315,6 +316,73 @@ def test_ctrl_c_leaves_what_has_arrived_and_the_same_command_goes_on(server, tmp
     assert second.returncode == 0, second.stderr
     assert server.asked == ["/DIV2K_train_HR.zip", f"/DIV2K_train_HR.zip bytes={arrived}-"]
     assert tree(tmp_path) == ["DIV2K/DIV2K_train_HR/0001.png", "DIV2K/DIV2K_train_HR/0002.png"]
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch) -> Path:
+    """DIV2K of three images with LR for x2, in tmp_path/data."""
+    monkeypatch.setitem(ORIGINS, "DIV2K", replace(ORIGINS["DIV2K"], images=3))
+    root = tmp_path / "data" / "DIV2K"
+    for folder, size, name in (("DIV2K_train_HR", (24, 36), "{:04d}.png"), ("DIV2K_train_LR_bicubic/X2", (12, 18), "{:04d}x2.png")):
+        (root / folder).mkdir(parents=True)
+        for i in (1, 2, 3):
+            write_image(root / folder / name.format(i), picture(*size, seed=i))
+    return root
+
+
+def test_verify_names_everything_that_is_wrong(pictures, typed):
+    hq, lq = pictures / "DIV2K_train_HR", pictures / "DIV2K_train_LR_bicubic" / "X2"
+    assert typed("verify", "DIV2K") == (0, "DIV2K: all is well\n", "")
+    write_image(lq / "0002x2.png", picture(12, 17))
+    (hq / "0001.png").rename(hq / "1.png")
+    (lq / "0001x2.png").rename(lq / "1x2.png")
+    (hq / "0004.png").write_bytes((hq / "0003.png").read_bytes())
+    (lq / "0004x2.png").write_bytes((lq / "0003x2.png").read_bytes())
+    status, out, err = typed("verify", "DIV2K")
+    assert (status, err) == (1, "")
+    assert out.splitlines() == [
+        f"{hq}: 4 images, expected 3",
+        f"{hq}: missing 0001",
+        f"{hq}: unexpected 0004, 1",
+        "DIV2K: 0002.png 36x24 with 0002x2.png 17x12 do not fit",
+        "DIV2K: 4 wrong",
+    ]
+    content = (hq / "0003.png").read_bytes()
+    (hq / "0003.png").write_bytes(content[: len(content) // 2])
+    (hq / "0002.png").write_bytes(b"")
+    status, out, _ = typed("verify", "DIV2K")
+    assert status == 1
+    assert f"{hq / '0003.png'}: truncated, the file stops before its end marker: restore or remove the file" in out.splitlines()
+    assert f"{hq / '0002.png'}: not a readable image (0 bytes): restore or remove the file" in out.splitlines()
+
+
+def test_pack_and_what_verify_and_list_say_of_the_store(pictures, typed, tmp_path):
+    store = tmp_path / "data" / "packed" / "DIV2K"
+    status, out, err = typed("pack", "div2k")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"DIV2K: packed into {store}, ")
+    assert "| 3 in DIV2K/DIV2K_train_HR, LR X2, packed |" in table(typed("list")[1])["DIV2K"]
+    assert typed("verify", "DIV2K")[:2] == (0, "DIV2K: all is well\n")
+    changed = pictures / "DIV2K_train_HR" / "0002.png"
+    write_image(changed, picture(24, 36, seed=9))
+    assert typed("verify", "DIV2K")[:2] == (1, f"{changed}: changed since it was packed into {store}\nDIV2K: 1 wrong\n")
+
+
+def test_a_folder_of_ones_own_is_packed_and_checked_too(pictures, typed, tmp_path):
+    hq, lq = str(pictures / "DIV2K_train_HR"), str(pictures / "DIV2K_train_LR_bicubic" / "X2")
+    status, out, _ = typed("pack", hq, "--lq", lq, "--packed", str(tmp_path / "stores"))
+    assert status == 0
+    assert f"packed into {tmp_path}/stores/" in out
+    assert typed("verify", hq, "--lq", lq, "--packed", str(tmp_path / "stores"))[0] == 0
+    assert not (tmp_path / "data" / "packed").exists()
+
+
+def test_a_set_that_is_not_there_is_no_set_that_is_well(typed):
+    status, out, _ = typed("verify", "Flickr2K", "Set14")
+    assert status == 1
+    assert "run python scripts/prepare_data.py download Flickr2K, or name another folder" in out
+    assert out.splitlines()[-1] == "Set14: 1 wrong"
+    assert "run python scripts/prepare_data.py download BSDS400" in typed("pack", "BSDS400")[2]
 
 
 def test_unknown_names(typed):

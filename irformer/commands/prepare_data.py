@@ -1,40 +1,49 @@
-"""The public data sets: what is known and here, downloading. python scripts/prepare_data.py list | download."""
+"""The public data sets: what is known, what is here, and getting more: python scripts/prepare_data.py list | download | pack | verify."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
 
 from irformer.commands.common import telling_mistakes
 from irformer.config import nearest
 from irformer.data.archives import require_space, size_text, unpack
 from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
 from irformer.data.downloads import UnreachableError, fetch, remove_part, require_sum
-from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder
+from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder, wrong_names
 from irformer.data.origins import GROUPS, ORIGINS, Archive
+from irformer.data.packing import pack_set, verify_set
+from irformer.data.store import INDEX
 from irformer.errors import UserError
 
 
 def prepare_data() -> None:
-    """List and download the public data sets: python scripts/prepare_data.py list."""
+    """List, download, pack and check the public data sets: python scripts/prepare_data.py list."""
     arguments = _parser().parse_args()
     with telling_mistakes():
         try:
             if arguments.do == "list":
-                _list(arguments.data)
-            else:
+                _list(arguments.data, arguments.packed)
+            elif arguments.do == "download":
                 _download(_resolve(arguments.names), arguments.scales, arguments.data, arguments.accept_md5)
+            elif arguments.do == "pack":
+                _pack(_resolve(arguments.names, folders=True), arguments.data, arguments.packed, arguments.lq)
+            else:
+                _verify(_resolve(arguments.names, folders=True), arguments.data, arguments.packed, arguments.lq)
         except KeyboardInterrupt:
-            print("\nstopped: what has arrived stays in .part files, and the same command goes on", file=sys.stderr)
+            goes_on = ": what has arrived stays in .part files, and the same command goes on" if arguments.do == "download" else ""
+            print(f"\nstopped{goes_on}", file=sys.stderr)
             sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="The public data sets: what is known and what is here; download them.")
+    parser = argparse.ArgumentParser(description="The public data sets: what is known and what is here; download, pack and check them.")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
         "--data",
@@ -42,11 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get("IRFORMER_DATA") or "data"),
         help="the data folder (default: the variable IRFORMER_DATA, or data)",
     )
-    names = argparse.ArgumentParser(add_help=False, parents=[data])
+    packed = argparse.ArgumentParser(add_help=False)
+    packed.add_argument("--packed", type=Path, metavar="FOLDER", help="folder of the packed stores (default: packed below the data folder)")
+    names = argparse.ArgumentParser(add_help=False)
     names.add_argument("names", nargs="+", metavar="NAME", help=f"a set, or one of {', '.join(GROUPS)}")
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("names", nargs="+", metavar="NAME", help="a set, a group of sets, or a folder of clean images")
+    own.add_argument("--lq", type=Path, metavar="FOLDER", help="degraded images that belong to a folder of clean ones")
     commands = parser.add_subparsers(dest="do", required=True)
-    commands.add_parser("list", parents=[data], help="all known sets: use, size, terms, what of them is here")
-    download = commands.add_parser("download", parents=[names], help="fetch sets, check their sums, unpack them")
+    commands.add_parser("list", parents=[data, packed], help="all known sets: use, size, terms, what of them is here")
+    download = commands.add_parser("download", parents=[names, data], help="fetch sets, check their sums, unpack them")
     download.add_argument(
         "--scales",
         type=int,
@@ -56,11 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         help="also fetch official LR images of these factors (DIV2K); without them LR is made on the fly, to the byte",
     )
     download.add_argument("--accept-md5", default="", metavar="MD5", help="a sum that you trust besides the published one")
+    commands.add_parser("pack", parents=[own, data, packed], help="decode training sets once, into stores that training reads fast")
+    commands.add_parser("verify", parents=[own, data, packed], help="decode every file; compare counts, names, sizes, and the store")
     return parser
 
 
-def _resolve(words: Sequence[str]) -> list[str]:
-    """The sets that are meant by what was typed: names and aliases in any case, groups.
+def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:
+    """The sets that are meant by what was typed: names and aliases in any case, groups; and folders, where they may be meant.
 
     Raises:
         UserError: there is no such set.
@@ -74,14 +90,18 @@ def _resolve(words: Sequence[str]) -> list[str]:
     for word in words:
         if word.lower() == SAMPLE:
             raise UserError("sample comes with scikit-image and is always there")
+        if word.lower() not in known and folders and Path(word).is_dir():
+            names[word] = None
+            continue
         if word.lower() not in known:
             everything = [*ORIGINS, *GROUPS]
-            raise UserError(f"unknown set {word}; known: {', '.join(everything)}{nearest(word, everything)}")
+            or_folder = ", or the path of a folder" if folders else ""
+            raise UserError(f"unknown set {word}; known: {', '.join(everything)}{or_folder}{nearest(word, everything)}")
         names |= dict.fromkeys(known[word.lower()])
     return list(names)
 
 
-def _list(root: Path) -> None:
+def _list(root: Path, packed: Path | None) -> None:
     table = Table(title=f"Public data sets, looked for below {root.absolute()}", title_justify="left")
     for column in ("set", "for", "images", "here", "download", "terms", "how to get it"):
         table.add_column(column, justify="right" if column in ("images", "download") else "left", overflow="fold")
@@ -91,7 +111,7 @@ def _list(root: Path) -> None:
             name,
             origin.use,
             str(origin.images or "?"),
-            _here(name, root),
+            _here(name, root) + (", packed" if ((packed or root / "packed") / name / INDEX).is_file() else ""),
             _size(archive) if archive else "-",
             origin.terms,
             f"download {name}" if archive else f"by hand: {origin.page}",
@@ -224,3 +244,40 @@ def _by_hand(name: str, root: Path) -> str:
     else:
         folders = [f"{name}/target", f"{name}/input"] if origin.pairs else [f"{name}/HR"]
     return f"get it from {origin.page} and put its images into {' and '.join(str(root.absolute() / folder) for folder in folders)}"
+
+
+def _pack(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None) -> None:
+    for name in names:
+        with _counting(f"packing {name}") as on_progress:
+            store = pack_set(name, root, packed, lq, on_progress)
+        print(f"{name}: packed into {store}, {size_text(sum(file.stat().st_size for file in store.iterdir()))}")
+
+
+def _verify(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None) -> None:
+    """Check sets one after the other; what is wrong goes to stdout, a line each, and makes the exit status 1."""
+    wrong = False
+    for name in names:
+        lines = wrong_names(name, root)
+        try:
+            with _counting(f"checking {name}") as on_progress:
+                lines += verify_set(name, root, packed, lq, on_progress)
+        except UserError as error:
+            lines.append(str(error))
+        for line in lines:
+            print(line)
+        print(f"{name}: {len(lines)} wrong" if lines else f"{name}: all is well")
+        wrong |= bool(lines)
+    if wrong:
+        sys.exit(1)
+
+
+@contextmanager
+def _counting(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar, where there is a terminal, and what to call with how many files are done, of how many, and the last one's name."""
+    with tqdm(desc=title, unit="image", disable=None) as bar:
+
+        def on_progress(done: int, total: int, name: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_progress

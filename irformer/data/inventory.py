@@ -6,6 +6,7 @@ from pathlib import Path
 from irformer.data.catalog import TEST_SETS, TRAINING_SETS, find_folder
 from irformer.data.images import SUFFIXES
 from irformer.data.origins import ORIGINS
+from irformer.data.sources import find_lq
 
 FACTORS = (2, 3, 4, 8)
 _HQ_FOLDERS = ("HR", "GTmod12", "original", "target", "gt")
@@ -25,13 +26,15 @@ def clean_folder(name: str, root: Path) -> Path | None:
 
 def degraded_folder(name: str, root: Path, scale: int) -> Path | None:
     """The folder of the degraded images of a known set for a factor; factor 1 asks for those of a set that consists of pairs."""
-    if name in TRAINING_SETS or name in _LQ_BESIDE:
-        place, candidates = root, TRAINING_SETS[name].lq if name in TRAINING_SETS else _LQ_BESIDE[name]
-    else:
-        folder = find_folder(root, TEST_SETS.get(name, (name,)))
-        if folder is None:
-            return None
-        place, candidates = folder, _LQ_FOLDERS
+    if name in TRAINING_SETS:
+        return find_lq(name, root, scale)
+    if name in _LQ_BESIDE:
+        return _find_scaled(root, _LQ_BESIDE[name], scale)
+    folder = find_folder(root, TEST_SETS.get(name, (name,)))
+    return folder and _find_scaled(folder, _LQ_FOLDERS, scale)
+
+
+def _find_scaled(place: Path, candidates: Sequence[str], scale: int) -> Path | None:
     return find_folder(place, tuple(words.format(scale=scale) for words in candidates if ("{scale}" in words) == (scale > 1)))
 
 
