@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -102,28 +103,26 @@ def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:
 
 
 def _list(root: Path, packed: Path | None) -> None:
-    table = Table(title=f"Public data sets, looked for below {root.absolute()}", title_justify="left")
-    for column in ("set", "for", "images", "here", "download", "terms", "how to get it"):
-        table.add_column(column, justify="right" if column in ("images", "download") else "left", overflow="fold")
+    table = Table(
+        title=f"Public data sets, looked for below {root.absolute()}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in ("set", "for", "images", "here", "size", "terms", "to get it"):
+        table.add_column(column, justify="right" if column in ("images", "size") else "left", overflow="fold")
+    pages: dict[str, int] = {}
     for name, origin in ORIGINS.items():
         archive = origin.archives[0] if origin.archives else None
-        table.add_row(
-            name,
-            origin.use,
-            str(origin.images or "?"),
-            _here(name, root) + (", packed" if ((packed or root / "packed") / name / INDEX).is_file() else ""),
-            _size(archive) if archive else "-",
-            origin.terms,
-            f"download {name}" if archive else f"by hand: {origin.page}",
-        )
+        here = _here(name, root) + (", packed" if ((packed or root / "packed") / name / INDEX).is_file() else "")
+        way = "download" if archive else f"by hand, {pages.setdefault(origin.page, len(pages) + 1)}"
+        table.add_row(name, origin.use, str(origin.images), here, _size(archive) if archive else "", origin.terms, way)
     photos = str(len(SAMPLE_TRAIN) + len(SAMPLE_VAL))
-    table.add_row(SAMPLE, "a first run", photos, "comes with scikit-image", "-", "CC0 or public domain", "nothing to do")
+    table.add_row(SAMPLE, "a first run", photos, "comes with scikit-image", "", "CC0 or public domain", "")
     # In a file or a pipe the columns take what they need.
     Console(width=None if sys.stdout.isatty() else 240).print(table)
-    print(
-        "python scripts/prepare_data.py download NAME gets a set; " + "; ".join(f"{group} = {' '.join(GROUPS[group])}" for group in GROUPS)
-    )
-    print("Terms in a word, as a reminder: what counts is what the publishers say.")
+    for page, number in pages.items():
+        print(f" by hand, {number}: {page}")
+    print(" download: python scripts/prepare_data.py download NAME [NAME ...]")
+    print(f" groups: {'; '.join(f'{group} = ' + ', '.join(sets) for group, sets in GROUPS.items())}")
+    print(" terms in a word, as a reminder: what counts is what the publishers say")
 
 
 def _here(name: str, root: Path) -> str:
@@ -145,29 +144,33 @@ def _here(name: str, root: Path) -> str:
 def _size(archive: Archive) -> str:
     if archive.size is None:
         return "?"
-    return size_text(archive.size) if archive.exact else f"about {size_text(archive.size)}"
+    return size_text(archive.size) if archive.exact else f"~{size_text(archive.size)}"
 
 
 def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted: str) -> None:
     """Fetch sets one after the other; one that cannot be had does not keep the others back."""
     failures = []
+    spent: list[Archive] = []
     for i, name in enumerate(names):
-        later = {archive.url for other in names[i + 1 :] for archive in ORIGINS[other].archives}
         try:
-            _obtain(name, scales, root, accepted, later)
+            spent += _obtain(name, scales, root, accepted)
         except UserError as error:
             failures.append(f"error: {' '.join(str(error).split())}")
+        later = {archive.url for other in names[i + 1 :] for archive in ORIGINS[other].archives}
+        for archive in spent:
+            if archive.url not in later:
+                remove_part(archive, root)
     if failures:
         print("\n".join(failures), file=sys.stderr)
         sys.exit(1)
 
 
-def _obtain(name: str, scales: Sequence[int], root: Path, accepted: str, later: set[str]) -> None:
-    """Fetch and unpack what of a set is not there yet; archives that a later set of the same command needs are kept for it."""
+def _obtain(name: str, scales: Sequence[int], root: Path, accepted: str) -> list[Archive]:
+    """Fetch and unpack what of a set is not there yet; returns the archives that it was unpacked from."""
     origin = ORIGINS[name]
     if not origin.archives:
         raise UserError(f"{name} cannot be downloaded by a program: {_by_hand(name, root)}")
-    offered = [archive.scale for archive in origin.archives if archive.scale]
+    spent = []
     for archive in origin.archives:
         if archive.scale is not None and archive.scale not in scales:
             continue
@@ -175,14 +178,14 @@ def _obtain(name: str, scales: Sequence[int], root: Path, accepted: str, later: 
             continue
         taken, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
         unpacked = unpack(file, [part for part in taken.parts if part.of == name], root)
-        if file != root / taken.file and taken.url not in later:
-            remove_part(taken, root)
+        spent.append(taken)
         for folder in unpacked:
             print(f"{name}: {count_images(folder)} images in {folder}")
         if archive.scale is None:
             print(f"{name}: {origin.terms}; see {origin.page}")
-    if scales and not offered:
+    if scales and not any(archive.scale for archive in origin.archives):
         print(f"{name}: has no LR archives of its own; what LR images are not there is made on the fly, to the byte")
+    return spent
 
 
 def _is_there(name: str, archive: Archive, root: Path) -> bool:

@@ -84,7 +84,7 @@ def size_text(size: int) -> str:
         if number < 1000:
             break
         number, unit = number / 1000, larger
-    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}" if number < 100 else f"{number:.0f} {unit}"
 
 
 @contextmanager

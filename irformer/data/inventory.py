@@ -52,7 +52,7 @@ def wrong_names(name: str, root: Path) -> list[str]:
         return []
     lines = []
     found = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")}
-    if origin.images and len(found) != origin.images:
+    if len(found) != origin.images:
         lines.append(f"{folder}: {len(found)} images, expected {origin.images}")
     expected = {origin.names[0].format(origin.names[1] + i) for i in range(origin.images)} if origin.names else set()
     if found & expected:  # some copies are renamed as a whole

@@ -53,7 +53,7 @@ class Origin:
 
     Args:
         use: what it is for, in a few words.
-        images: how many it has; 0 where several counts go around.
+        images: how many it has.
         page: where a person can get it.
         terms: what its publishers allow, in a few words. What counts are their own pages.
         archives: what `prepare_data.py download` fetches; empty where a person has to.
@@ -158,11 +158,11 @@ _BSDS500 = Archive(
 _FFDNET = "https://github.com/cszn/FFDNet/tree/master/testsets"
 _FBCNN = "https://github.com/jiaxi-jiang/FBCNN/tree/main/testsets"
 _RESTORMER = "https://github.com/swz30/Restormer/tree/main/Deraining"
-_RESEARCH = "research use"
+_RESEARCH = "research"
 
 ORIGINS = {
     "DIV2K": Origin(
-        "training: SR, denoising, JPEG",
+        "training SR, noise, JPEG",
         800,
         "https://data.vision.ee.ethz.ch/cvl/DIV2K/",
         "academic research only",
@@ -175,21 +175,19 @@ ORIGINS = {
         names=("{:04d}", 1),
     ),
     "Flickr2K": Origin(
-        "training: SR, denoising, JPEG",
+        "training SR, noise, JPEG",
         2650,
         "https://cv.snu.ac.kr/research/EDSR/Flickr2K.tar",
-        "research use; rights stay with the photographers",
+        "research, photographers' rights",
         archives=(_FLICKR2K,),
         mirrors=(_FLICKR2K_HR,),
         names=("{:06d}", 1),
     ),
-    "BSDS400": Origin(
-        "training: denoising, JPEG", 400, "https://github.com/BIDS/BSDS500", "non-commercial research and education", archives=(_BSDS500,)
-    ),
-    "WED": Origin("training: denoising, JPEG", 4744, "https://ece.uwaterloo.ca/~k29ma/exploration/", _RESEARCH, names=("{:05d}", 1)),
-    "Rain13K": Origin("training: deraining", 13712, _RESTORMER, _RESEARCH, pairs=True),
+    "BSDS400": Origin("training noise, JPEG", 400, "https://github.com/BIDS/BSDS500", "non-commercial research", archives=(_BSDS500,)),
+    "WED": Origin("training noise, JPEG", 4744, "https://ece.uwaterloo.ca/~k29ma/exploration/", _RESEARCH, names=("{:05d}", 1)),
+    "Rain13K": Origin("training rain", 13712, _RESTORMER, _RESEARCH, pairs=True),
     "DIV2K_val": Origin(
-        "validation: SR",
+        "validation SR",
         100,
         "https://data.vision.ee.ethz.ch/cvl/DIV2K/",
         "academic research only",
@@ -201,11 +199,11 @@ ORIGINS = {
         ),
         names=("{:04d}", 801),
     ),
-    "Set5": Origin("test: SR", 5, _BENCHMARK.url, _RESEARCH, archives=(_BENCHMARK,)),
-    "Set14": Origin("test: SR", 14, _BENCHMARK.url, _RESEARCH, archives=(_BENCHMARK,)),
-    "B100": Origin("test: SR", 100, _BENCHMARK.url, "non-commercial research", archives=(_BENCHMARK,), mirrors=(_BSDS500,)),
+    "Set5": Origin("test SR", 5, _BENCHMARK.url, _RESEARCH, archives=(_BENCHMARK,)),
+    "Set14": Origin("test SR", 14, _BENCHMARK.url, _RESEARCH, archives=(_BENCHMARK,)),
+    "B100": Origin("test SR", 100, _BENCHMARK.url, "non-commercial research", archives=(_BENCHMARK,), mirrors=(_BSDS500,)),
     "Urban100": Origin(
-        "test: SR, denoising",
+        "test SR, noise",
         100,
         "https://github.com/jbhuang0604/SelfExSR",
         _RESEARCH,
@@ -213,19 +211,19 @@ ORIGINS = {
         mirrors=(_URBAN100_HR,),
         names=("img_{:03d}", 1),
     ),
-    "Manga109": Origin("test: SR", 109, "http://www.manga109.org/en/", "academic use, on request"),
-    "CBSD68": Origin("test: denoising, colour", 68, "https://github.com/BIDS/BSDS500", "non-commercial research", archives=(_BSDS500,)),
-    "Kodak24": Origin("test: denoising, colour", 24, _FFDNET, "free use, by Kodak's release", names=("kodim{:02d}", 1)),
-    "McMaster": Origin("test: denoising, colour", 18, _FFDNET, _RESEARCH),
-    "Set12": Origin("test: denoising, gray", 12, _FFDNET, _RESEARCH),
-    "BSD68": Origin("test: denoising, gray", 68, _FFDNET, "non-commercial research"),
-    "Classic5": Origin("test: JPEG, gray", 5, _FBCNN, _RESEARCH),
-    "LIVE1": Origin("test: JPEG", 29, _FBCNN, _RESEARCH),
-    "Rain100L": Origin("test: deraining", 100, _RESTORMER, _RESEARCH, pairs=True),
-    "Rain100H": Origin("test: deraining", 100, _RESTORMER, _RESEARCH, pairs=True),
-    "Test100": Origin("test: deraining", 98, _RESTORMER, _RESEARCH, pairs=True),
-    "Test1200": Origin("test: deraining", 1200, _RESTORMER, _RESEARCH, pairs=True),
-    "Test2800": Origin("test: deraining", 2800, _RESTORMER, _RESEARCH, pairs=True),
+    "Manga109": Origin("test SR", 109, "http://www.manga109.org/en/", "academic use, on request"),
+    "CBSD68": Origin("test noise, colour", 68, "https://github.com/BIDS/BSDS500", "non-commercial research", archives=(_BSDS500,)),
+    "Kodak24": Origin("test noise, colour", 24, _FFDNET, "free use", names=("kodim{:02d}", 1)),
+    "McMaster": Origin("test noise, colour", 18, _FFDNET, _RESEARCH),
+    "Set12": Origin("test noise, gray", 12, _FFDNET, _RESEARCH),
+    "BSD68": Origin("test noise, gray", 68, _FFDNET, "non-commercial research"),
+    "Classic5": Origin("test JPEG, gray", 5, _FBCNN, _RESEARCH),
+    "LIVE1": Origin("test JPEG", 29, _FBCNN, _RESEARCH),
+    "Rain100L": Origin("test rain", 100, _RESTORMER, _RESEARCH, pairs=True),
+    "Rain100H": Origin("test rain", 100, _RESTORMER, _RESEARCH, pairs=True),
+    "Test100": Origin("test rain", 98, _RESTORMER, _RESEARCH, pairs=True),
+    "Test1200": Origin("test rain", 1200, _RESTORMER, _RESEARCH, pairs=True),
+    "Test2800": Origin("test rain", 2800, _RESTORMER, _RESEARCH, pairs=True),
 }
 
 # Names that stand for several sets.
