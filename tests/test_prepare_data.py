@@ -222,6 +222,14 @@ def test_a_source_that_is_gone_gives_the_way_by_hand_and_the_other_sets_come(ben
     assert tree(tmp_path / "data")[:2] == ["Set5/HR/1.png", "Set5/HR/2.png"]
 
 
+def test_what_could_be_had_of_a_set_leaves_no_archive_behind(div2k, typed, tmp_path):
+    del div2k.files["/DIV2K_train_LR_bicubic_X2.zip"]
+    status, _, err = typed("download", "DIV2K", "--scales", "2", "3")
+    assert (status, err.count("error: ")) == (1, 1)
+    assert f"put the images into {tmp_path}/data/DIV2K/DIV2K_train_LR_bicubic/X2" in err
+    assert {name.rpartition("/")[0] for name in tree(tmp_path / "data")} == {"DIV2K/DIV2K_train_HR", "DIV2K/DIV2K_train_LR_bicubic/X3"}
+
+
 def test_a_mirror_is_asked_where_the_source_is_gone(server, typed, tmp_path, monkeypatch):
     known = ORIGINS["Flickr2K"]
     gone = replace(known.archives[0], url=f"{server.address}/gone.tar")

@@ -148,44 +148,41 @@ def _size(archive: Archive) -> str:
 
 
 def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted: str) -> None:
-    """Fetch sets one after the other; one that cannot be had does not keep the others back."""
-    failures = []
+    """Fetch archives one after the other; one that cannot be had does not keep the others back."""
+    failures, jobs = [], []
+    for name in names:
+        offered = ORIGINS[name].archives
+        if not offered:
+            failures.append(f"{name} cannot be downloaded by a program: {_by_hand(name, root)}")
+        elif scales and not any(archive.scale for archive in offered):
+            print(f"{name}: has no LR archives of its own; what LR images are not there is made on the fly, to the byte")
+        jobs += [(name, archive) for archive in offered if archive.scale is None or archive.scale in scales]
     spent: list[Archive] = []
-    for i, name in enumerate(names):
+    for i, (name, archive) in enumerate(jobs):
         try:
-            spent += _obtain(name, scales, root, accepted)
+            if not _is_there(name, archive, root):
+                spent.append(_obtain(name, archive, root, accepted))
         except UserError as error:
-            failures.append(f"error: {' '.join(str(error).split())}")
-        later = {archive.url for other in names[i + 1 :] for archive in ORIGINS[other].archives}
-        for archive in spent:
-            if archive.url not in later:
-                remove_part(archive, root)
+            failures.append(" ".join(str(error).split()))
+        later = {archive.url for _, archive in jobs[i + 1 :]}  # one archive may hold several of the sets
+        for done in spent:
+            if done.url not in later:
+                remove_part(done, root)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
     if failures:
-        print("\n".join(failures), file=sys.stderr)
         sys.exit(1)
 
 
-def _obtain(name: str, scales: Sequence[int], root: Path, accepted: str) -> list[Archive]:
-    """Fetch and unpack what of a set is not there yet; returns the archives that it was unpacked from."""
+def _obtain(name: str, archive: Archive, root: Path, accepted: str) -> Archive:
+    """Fetch an archive, or a mirror of it, and unpack what of a set is in it; returns the one that was taken."""
     origin = ORIGINS[name]
-    if not origin.archives:
-        raise UserError(f"{name} cannot be downloaded by a program: {_by_hand(name, root)}")
-    spent = []
-    for archive in origin.archives:
-        if archive.scale is not None and archive.scale not in scales:
-            continue
-        if _is_there(name, archive, root):
-            continue
-        taken, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
-        unpacked = unpack(file, [part for part in taken.parts if part.of == name], root)
-        spent.append(taken)
-        for folder in unpacked:
-            print(f"{name}: {count_images(folder)} images in {folder}")
-        if archive.scale is None:
-            print(f"{name}: {origin.terms}; see {origin.page}")
-    if scales and not any(archive.scale for archive in origin.archives):
-        print(f"{name}: has no LR archives of its own; what LR images are not there is made on the fly, to the byte")
-    return spent
+    taken, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
+    for folder in unpack(file, [part for part in taken.parts if part.of == name], root):
+        print(f"{name}: {count_images(folder)} images in {folder}")
+    if archive.scale is None:
+        print(f"{name}: {origin.terms}; see {origin.page}")
+    return taken
 
 
 def _is_there(name: str, archive: Archive, root: Path) -> bool:
@@ -230,17 +227,17 @@ def _get(name: str, archives: Sequence[Archive], root: Path, accepted: str) -> t
                 remove_part(archive, root)  # nothing that anyone could still want
             raise
         return archive, part
-    raise UnreachableError(f"{'; '.join(reasons)}. By hand: {_by_hand(name, root)}")
+    raise UnreachableError(f"{'; '.join(reasons)}. By hand: {_by_hand(name, root, archives[0])}")
 
 
-def _by_hand(name: str, root: Path) -> str:
-    """How a person puts a set in place."""
+def _by_hand(name: str, root: Path, archive: Archive | None = None) -> str:
+    """How a person puts a set, or what an archive holds of it, in place."""
     origin = ORIGINS[name]
-    if origin.archives:
-        archive = origin.archives[0]
+    if archive:
+        folder = next(part.folder for part in archive.parts if part.of == name)
         return (
             f"get {archive.file} with a browser from {archive.url} or {origin.page}, put it into {root.absolute()} and run "
-            f"the same command, or put the images into {root.absolute() / archive.parts[0].folder}"
+            f"the same command, or put the images into {root.absolute() / folder}"
         )
     if name in TRAINING_SETS:
         folders = [TRAINING_SETS[name].hq[0], *(TRAINING_SETS[name].lq[:1] if origin.pairs else ())]
