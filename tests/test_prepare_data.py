@@ -237,7 +237,8 @@ def test_a_mirror_is_asked_where_the_source_is_gone(server, typed, tmp_path, mon
     monkeypatch.setitem(ORIGINS, "Flickr2K", replace(known, images=2, archives=(gone,), mirrors=(mirror,)))
     status, out, _ = typed("download", "Flickr2K")
     assert status == 0
-    assert f"Flickr2K: {gone.url} answers 404 Not Found" in out
+    assert f"Flickr2K: {gone.url} answers 404 Not Found; trying a mirror" in out
+    assert "no sum of Flickr2K.zip is published: prepare_data.py verify Flickr2K decodes every file" in out
     assert tree(tmp_path / "data") == ["Flickr2K/Flickr2K_HR/000001.png", "Flickr2K/Flickr2K_HR/000002.png"]
 
 

@@ -226,6 +226,8 @@ def _get(name: str, archives: Sequence[Archive], root: Path, accepted: str) -> t
             if archive.confirmed:
                 remove_part(archive, root)  # nothing that anyone could still want
             raise
+        if not archive.md5:
+            print(f"{name}: no sum of {archive.file} is published: prepare_data.py verify {name} decodes every file")
         return archive, part
     raise UnreachableError(f"{'; '.join(reasons)}. By hand: {_by_hand(name, root, archives[0])}")
 
