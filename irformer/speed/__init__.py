@@ -1,0 +1,1 @@
+"""How fast things are here, measured: each part makes what it needs, and compares in one run."""

@@ -1,0 +1,6 @@
+"""How fast things are on this machine: `python scripts/speed.py data|memory`."""
+
+from irformer.commands.speed import speed
+
+if __name__ == "__main__":
+    speed()
