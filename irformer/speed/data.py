@@ -1,6 +1,7 @@
 """Training samples a second from a packed store, from sub-image files and from whole image files; memory over many batches."""
 
 import contextlib
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,13 +164,9 @@ def memory_over_batches(
     )
     for read, _ in enumerate(loader, start=1):
         if read % max(1, batches // 10) == 0:
-            processes = [Path("/proc/self"), *_children()]
+            processes = [Path("/proc/self"), *(Path("/proc", str(child.pid)) for child in multiprocessing.active_children())]
             own = [_status(process, "RssAnon") for process in processes]
             on_memory(read, own, sum(_status(process, "RssFile") for process in processes))
-
-
-def _children() -> list[Path]:
-    return [Path("/proc", number) for thread in Path("/proc/self/task").glob("*/children") for number in thread.read_text().split()]
 
 
 def _status(process: Path, field: str) -> float:

@@ -68,8 +68,11 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
-        """Save the step reached where the user can mend what has ended the run, as an image file that is gone."""
-        if isinstance(exception, UserError) and trainer.global_step > max(0, self._last_global_step_saved):
+        """Save the step reached where the user can mend what has ended the run, as an image file that is gone.
+
+        Of several processes only one has met with it; the others are within a step, and cannot take part in saving.
+        """
+        if isinstance(exception, UserError) and trainer.world_size == 1 and trainer.global_step > max(0, self._last_global_step_saved):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:
