@@ -25,7 +25,7 @@ def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tu
         The protocol's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
     """
     restored = restorer(pair.lq)
-    return measure(restored, pair.hq, protocol.metrics, protocol.border), restored
+    return measure(restored, pair.hq, protocol.metrics, protocol.border, protocol.luma or "exact"), restored
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,33 @@ def _published() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published result: which model, trained on what, and its metrics on each test set."""
+    """A published result: which model, trained on what, its metrics on each test set, and where its protocol is another than the run's."""
 
     model: str
     train_data: str | None
     source: str
+    differences: tuple[str, ...]
     test_sets: dict[str, Metrics]
 
 
-def published_rows(task: str, test_sets: Sequence[str]) -> list[PublishedRow]:
-    """The published results for a task that cover at least one of the test sets, in the order of their publication."""
-    rows: dict[tuple[str, str | None, str], PublishedRow] = {}
+# Rules that make another task of it: results at another level are not set beside, while other rules are told.
+_LEVELS = ("sigma", "quality")
+
+
+def published_rows(task: Task, test_sets: Sequence[str]) -> list[PublishedRow]:
+    """The published results for a task that cover at least one of the test sets, in the order of their publication.
+
+    A blind task is set beside the blind rows that were measured at its level.
+    """
+    rows: dict[tuple[str, str | None, str, tuple[str, ...]], PublishedRow] = {}
     for entry in _published():
-        if entry["task"] == task and entry["test_set"] in test_sets:
-            key = (entry["model"], entry.get("train_data"), entry["source"])
-            row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
-            row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name.startswith(("psnr", "ssim"))}
+        if entry["task"] != task.name or entry["test_set"] not in test_sets:
+            continue
+        differing = {name: value for name, value in entry["protocol"].items() if getattr(task.protocol, name) not in (None, value)}
+        if any(name in differing for name in _LEVELS):
+            continue
+        told = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())
+        key = (entry["model"], entry.get("train_data"), entry["source"], told)
+        row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
+        row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name.startswith(("psnr", "ssim"))}
     return list(rows.values())

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from irformer.resize import Variant, imresize
-from irformer.tasks import Padding
+from irformer.tasks import Padding, Task
 
 
 class Restorer(Protocol):
@@ -37,6 +37,21 @@ class BicubicRestorer:
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
         """[h, w, C], uint8, to [scale*h, scale*w, C]."""
         return imresize(lq, lq.shape[0] * self.scale, lq.shape[1] * self.scale, self.variant)
+
+
+class DegradedRestorer:
+    """Leaves the degraded image as it is, clamped and rounded: the row that tables of tasks which keep the size start with."""
+
+    padding = "none"
+
+    def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
+        """[H, W, C], uint8 or float32 in units of [0, 1], to the same shape."""
+        return to_image(to_tensor(lq))
+
+
+def baseline(task: Task) -> tuple[str, Restorer]:
+    """What a task is measured with where nothing is learned, and its name: bicubic enlargement, or the degraded image itself."""
+    return ("bicubic", BicubicRestorer(task.scale)) if task.scale > 1 else ("degraded", DegradedRestorer())
 
 
 class NetworkRestorer:

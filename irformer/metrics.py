@@ -1,16 +1,19 @@
-"""PSNR and SSIM as the papers of the field measure them.
+"""PSNR, SSIM and PSNR-B as the papers of the field measure them.
 
 All take uint8 images, as they would be written to files: a network's output is clamped and rounded before it is measured. The border is
 cropped first, then colour turns to Y, then everything is float64.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 Image = NDArray[np.uint8]
+Luma = Literal["exact", "rounded"]
 
 
 def psnr(restored: Image, truth: Image) -> float:
@@ -23,19 +26,39 @@ def ssim(restored: Image, truth: Image) -> float:
     return _ssim(restored.astype(np.float64), truth.astype(np.float64))
 
 
-def psnr_y(restored: Image, truth: Image) -> float:
+def psnr_y(restored: Image, truth: Image, rule: Luma = "exact") -> float:
     """PSNR in dB on the Y channel (`luma`) of RGB images [H, W, 3], peak 255 although Y spans 16 to 235."""
-    return _psnr(luma(restored), luma(truth))
+    return _psnr(luma(restored, rule), luma(truth, rule))
 
 
-def ssim_y(restored: Image, truth: Image) -> float:
+def ssim_y(restored: Image, truth: Image, rule: Luma = "exact") -> float:
     """SSIM on the Y channel (`luma`) of RGB images [H, W, 3]."""
-    return _ssim(luma(restored), luma(truth))
+    return _ssim(luma(restored, rule), luma(truth, rule))
 
 
-def luma(rgb: Image) -> NDArray[np.float64]:
-    """Y of MATLAB's rgb2ycbcr (BT.601, studio range 16 to 235), not rounded: [H, W, 3] uint8 RGB to [H, W] float64."""
-    return rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255.0 + 16.0
+def psnr_b(restored: Image, truth: Image) -> float:
+    """PSNR in dB that counts blocking as an error (PSNR-B; Yim and Bovik 2011), the mean over the channels of [H, W, C].
+
+    What the edges of 8x8 blocks differ by, more than other neighbours do, is added to the mean squared error. It is measured in the
+    restored image alone. The counts of neighbours are those of the published code, which takes one block edge for each whole block but
+    the last, also where a part of a block follows.
+    """
+    a, b = (image.astype(np.float64) / 255 for image in (restored, truth))
+    a, b = (image[..., None] if image.ndim == 2 else image for image in (a, b))
+    errors = ((a - b) ** 2).mean((0, 1)) + _blocking(a)
+    with np.errstate(divide="ignore"):
+        return float(np.mean(10 * np.log10(1 / errors)))
+
+
+def luma(rgb: Image, rule: Luma = "exact") -> NDArray[np.float64]:
+    """Y of MATLAB's rgb2ycbcr (BT.601, studio range 16 to 235): [H, W, 3] uint8 RGB to [H, W] float64.
+
+    Args:
+        rgb: the image.
+        rule: `exact` keeps the fractions (super-resolution); `rounded` does as MATLAB with uint8 images (deraining).
+    """
+    y = rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255.0 + 16.0
+    return np.floor(y + 0.5) if rule == "rounded" else y
 
 
 METRICS: dict[str, Callable[[Image, Image], float]] = {
@@ -45,17 +68,19 @@ METRICS: dict[str, Callable[[Image, Image], float]] = {
     "ssim_rgb": ssim,
     "psnr": psnr,
     "ssim": ssim,
+    "psnr_b": psnr_b,
 }
 
 
-def measure(restored: Image, truth: Image, names: tuple[str, ...], border: int = 0) -> dict[str, float]:
+def measure(restored: Image, truth: Image, names: tuple[str, ...], border: int = 0, luma_rule: Luma = "exact") -> dict[str, float]:
     """Metrics of a restored image against the true one.
 
     Args:
-        restored: [H, W, C], uint8, RGB.
+        restored: [H, W, C], uint8, RGB or gray.
         truth: the same shape.
         names: of the metrics, keys of METRICS.
         border: pixels left out on each side.
+        luma_rule: of the metrics on Y.
 
     Raises:
         ValueError: the shapes differ, or nothing is left within the border.
@@ -66,7 +91,11 @@ def measure(restored: Image, truth: Image, names: tuple[str, ...], border: int =
         raise ValueError(f"an image of {restored.shape[1]}x{restored.shape[0]} has nothing within a border of {border}")
     inner = slice(border, -border or None)
     restored, truth = restored[inner, inner], truth[inner, inner]
-    return {name: METRICS[name](restored, truth) for name in names}
+    on_y: dict[str, Callable[[Image, Image], float]] = {
+        "psnr_y": partial(psnr_y, rule=luma_rule),
+        "ssim_y": partial(ssim_y, rule=luma_rule),
+    }
+    return {name: (METRICS | on_y)[name](restored, truth) for name in names}
 
 
 def _psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -81,3 +110,20 @@ def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
             a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2 if a.ndim == 3 else None
         )
     )
+
+
+def _blocking(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The blocking effect factor of each channel of [H, W, C] in units of [0, 1]."""
+    height, width, channels = image.shape
+    at_edges, elsewhere = np.zeros(channels), np.zeros(channels)
+    for axis in (0, 1):
+        steps = (np.diff(image, axis=axis) ** 2).sum(1 - axis)  # for each pair of neighbouring lines
+        edges = np.arange(len(steps)) % 8 == 7
+        at_edges += steps[edges].sum(0)
+        elsewhere += steps[~edges].sum(0)
+    count_at_edges = height * (width // 8 - 1) + width * (height // 8 - 1)
+    count_elsewhere = height * (width - 1) + width * (height - 1) - count_at_edges
+    if count_at_edges <= 0:  # smaller than two blocks
+        return np.zeros(channels)
+    more = at_edges / count_at_edges - elsewhere / count_elsewhere
+    return np.maximum(more, 0) * np.log2(8) / np.log2(min(height, width))

@@ -17,6 +17,7 @@ from irformer.benchmark import Metrics, SetResult, published_rows
 from irformer.data.test_sets import TestSet
 from irformer.files import write_atomically
 from irformer.inference import Restorer
+from irformer.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,30 @@ def format_metrics(metrics: Metrics) -> str:
     return " / ".join(f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}" for name, value in metrics.items())
 
 
-def benchmark_table(task: str, metrics: Sequence[str], results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
+def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
     """Results on test sets, one row for each restorer, with the published rows of the task below them.
 
+    A published row that was measured by another rule is marked, and the rule is told below the table.
+
     Args:
-        task: name of the task.
-        metrics: names of the metrics in a cell.
+        task: what was measured, and how.
         results: for each restorer its results, on the same test sets.
         published: add the published rows.
     """
+    metrics = task.protocol.metrics
     first = next(iter(results.values()))
     sets = [result.name for result in first]
     rows = [[name, *(format_metrics(result.metrics) for result in row)] for name, row in results.items()]
     notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
     notes += [remark for result in first for remark in result.remarks]
+    marks: dict[tuple[str, ...], str] = {}
     for known in published_rows(task, sets) if published else []:
         cells = [format_metrics({n: value for n, value in known.test_sets.get(name, {}).items() if n in metrics}) or "-" for name in sets]
         trained_on = f" ({known.train_data})" if known.train_data else ""
-        rows.append([f"{known.model}{trained_on}, {known.source}", *cells])
-    return ResultTable(f"{task}: {' / '.join(metrics)}", ["", *sets], rows, notes)
+        mark = marks.setdefault(known.differences, "*" * (len(marks) + 1)) if known.differences else ""
+        rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
+    notes += [f"{mark} measured by another rule: {'; '.join(differences)}." for differences, mark in marks.items()]
+    return ResultTable(f"{task.name}: {' / '.join(metrics)}", ["", *sets], rows, notes)
 
 
 def sweep_table(folder: Path) -> ResultTable | None:

@@ -19,7 +19,7 @@ from irformer.config import compose
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import Dynamics, figure1, read_dynamics
 from irformer.files import write_atomically
-from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
+from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import ResultTable, crop_rows, format_metrics, write_page
 from irformer.training.build import build_run
 from irformer.training.run import Run, feature_channels
@@ -104,10 +104,11 @@ def _write_figure1(out: Path, results: list[ArmResult], run: Run, console: Conso
     figure = out / "figure1.png"
     figure1({result.arm.title: result.dynamics for result in results}, feature_channels(run.module.network), figure)
     _write_dynamics(out / "dynamics.csv", results)
-    bicubic = evaluate(BicubicRestorer(run.task.scale), test_set).metrics
-    table = _table(results, bicubic, test_set)
+    untrained, restorer = baseline(run.task)
+    untrained_metrics = evaluate(restorer, test_set).metrics
+    table = _table(results, untrained, untrained_metrics, test_set)
     remarks = figure1_remarks({result.arm.name: result.magnitude for result in results})
-    record = _record(results, bicubic, test_set, remarks)
+    record = _record(results, untrained, untrained_metrics, test_set, remarks)
     write_atomically(out / "results.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
     write_page(
         out / "report.html",
@@ -147,8 +148,8 @@ def figure1_remarks(magnitude: dict[str, float]) -> list[str]:
     ]
 
 
-def _table(results: list[ArmResult], bicubic: Metrics, test_set: TestSet) -> ResultTable:
-    rows = [["bicubic", "-", "-", format_metrics(bicubic), "-", "-"]]
+def _table(results: list[ArmResult], untrained: str, metrics: Metrics, test_set: TestSet) -> ResultTable:
+    rows = [[untrained, "-", "-", format_metrics(metrics), "-", "-"]]
     rows += [
         [
             " ".join(result.arm.title.split()),
@@ -160,18 +161,18 @@ def _table(results: list[ArmResult], bicubic: Metrics, test_set: TestSet) -> Res
         ]
         for result in results
     ]
-    quality = f"{test_set.name}: {' / '.join(bicubic)}"
+    quality = f"{test_set.name}: {' / '.join(metrics)}"
     header = ["", "steps", "loss", quality, "last group's magnitude", "entropy (nats)"]
     notes = ["Loss: mean over the last tenth of what was logged. Magnitude: mean square of the features. Entropy: of the channels' shares."]
     return ResultTable("Figure 1: what the features of the last group come to", header, rows, notes)
 
 
-def _record(results: list[ArmResult], bicubic: Metrics, test_set: TestSet, remarks: list[str]) -> dict[str, Any]:
+def _record(results: list[ArmResult], untrained: str, metrics: Metrics, test_set: TestSet, remarks: list[str]) -> dict[str, Any]:
     return {
         "task": test_set.task.name,
         "protocol": test_set.task.protocol.as_dict(),
         "test_set": test_set.name,
-        "bicubic": bicubic,
+        untrained: metrics,
         "arms": {
             result.arm.name: {
                 "overrides": list(result.arm.overrides),
@@ -203,7 +204,7 @@ def _write_dynamics(path: Path, results: list[ArmResult]) -> None:
 
 
 def _restorers(out: Path, run: Run) -> dict[str, Restorer]:
-    restorers: dict[str, Restorer] = {"bicubic": BicubicRestorer(run.task.scale)}
+    restorers: dict[str, Restorer] = dict([baseline(run.task)])
     for arm in FIGURE1_ARMS:
         network = load_checkpoint(out / arm.name / BEST).network
         restorers[" ".join(arm.title.split())] = NetworkRestorer(network, run.task.protocol.padding)

@@ -1,14 +1,22 @@
 """Golden numbers of the protocols, and the rules that a number depends on."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import picture
 
-from irformer.benchmark import SetResult, evaluate, published_rows
-from irformer.data.test_sets import find_test_set
+import irformer
+from irformer.benchmark import SetResult, evaluate, evaluate_image, published_rows
+from irformer.config import compose, instantiate
+from irformer.data.test_sets import TestPair, TestSet, find_test_set
 from irformer.degradations import Downscale
-from irformer.inference import BicubicRestorer, NetworkRestorer, pad_flip_always, to_image
+from irformer.inference import BicubicRestorer, DegradedRestorer, NetworkRestorer, baseline, pad_flip_always, to_image
+from irformer.metrics import luma, psnr_y
+from irformer.report import benchmark_table
 from irformer.tasks import Protocol, Task
 
 # Bicubic, MATLAB's uint8 imresize both ways, Y, border = scale; they meet the literature within 0.02 dB but for Set14, whose gray file is
@@ -84,12 +92,106 @@ def test_a_gray_file_read_as_colour_is_said(data_root):
     ]
 
 
+def task_of(name: str, *overrides: str) -> Task:
+    return instantiate(compose("benchmark", [f"task={name}", *overrides, "checkpoint=degraded"]).task)
+
+
 def test_published_rows_carry_their_source():
-    rows = published_rows("sr_x2", ["Set5", "Urban100"])
+    rows = published_rows(super_resolution(2), ["Set5", "Urban100"])
     light = next(row for row in rows if row.model == "swinir_light")
     assert light.test_sets["Set5"]["psnr_y"] == 38.14
     assert light.source == "SwinIR paper"
-    assert published_rows("no_such_task", ["Set5"]) == []
+    assert published_rows(super_resolution(2), ["no such set"]) == []
+
+
+def test_every_published_row_fits_a_task():
+    """Its task exists, which reports its metrics, on its test set, and has the rules that the row names."""
+    entries = json.loads((Path(irformer.__file__).parent / "published.json").read_text())
+    tasks = {name: task_of(name) for name in {entry["task"] for entry in entries}}
+    for entry in entries:
+        task = tasks[entry["task"]]
+        assert {name for name in entry if name.startswith(("psnr", "ssim"))} <= set(task.protocol.metrics), entry
+        assert entry["test_set"].split(" (")[0] in task.test_sets, entry
+        assert set(entry["protocol"]) <= set(task.protocol.as_dict()), entry
+        assert entry["source"]
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "marked", "model", "rule"),
+    [
+        ("denoise_color_25", (), {"restormer"}, "swinir", "noise rgb, here bgr"),
+        ("denoise_color_25", ("protocol=restormer",), {"swinir"}, "restormer", "noise bgr, here rgb"),
+        ("denoise_gray_25", ("protocol=restormer",), set(), "swinir", ""),
+        ("jpeg_gray_10", (), set(), "swinir", ""),
+        ("jpeg_gray_10", ("protocol=kair",), {"swinir"}, "", "gray matlab, here opencv"),
+        ("sr_x2", ("protocol=iln",), {"bicubic", "swinir", "swinir_light", "hat"}, "hat+iln", "lr matlab_uint8, here matlab_double"),
+    ],
+)
+def test_published_rows_of_another_rule_are_marked(task, overrides, marked, model, rule):
+    task = task_of(task, *overrides)
+    sets = ["Set5", "CBSD68", "Set12", "Classic5", "LIVE1"]
+    rows = published_rows(task, sets)
+    assert {row.model for row in rows if row.differences} == marked
+    assert {difference for row in rows for difference in row.differences} == ({rule} if rule else set())
+    if model:
+        assert any(row.model == model and not row.differences for row in rows)
+    results = [SetResult(name, "files", per_image={"a": dict.fromkeys(task.protocol.metrics, 30.0)}) for name in sets]
+    table = benchmark_table(task, {"ours": results}).markdown()
+    assert (f"* measured by another rule: {rule}." in table) == bool(rule)
+
+
+def test_kodak24_is_compared_with_rows_of_its_own_variant():
+    """SwinIR's 35.34 is of the 500x500 crops, Restormer's 35.47 of the full images."""
+    task = task_of("denoise_color_15")
+    rows = {name: published_rows(task, [f"Kodak24 ({name})"]) for name in ("500x500", "768x512")}
+    assert [row.model for row in rows["500x500"]] == ["swinir"]
+    assert [row.model for row in rows["768x512"]] == ["restormer"]
+
+
+def test_blind_rows_are_those_of_the_level():
+    for sigma, psnr in ((15, 34.39), (25, 31.78), (50, 28.59)):
+        (row,) = published_rows(task_of("denoise_color_blind", f"task.protocol.sigma={sigma}"), ["CBSD68"])
+        assert row.test_sets["CBSD68"] == {"psnr_rgb": psnr}
+    assert published_rows(task_of("denoise_color_blind", "task.protocol.sigma=30"), ["CBSD68"]) == []
+    assert published_rows(task_of("denoise_color_15", "task.protocol.sigma=30"), ["CBSD68"]) == []
+
+
+# The degraded image itself, the first three images of each set. Noise of 25 levels is 20log10(255/25) = 20.17 dB before it is clamped.
+DEGRADED = {
+    ("denoise_gray_25", "Set12"): {"psnr": 20.4064, "ssim": 0.3296},
+    ("jpeg_gray_10", "Classic5"): {"psnr": 26.0851, "ssim": 0.7311, "psnr_b": 23.6979},
+    ("jpeg_color_10", "LIVE1"): {"psnr_rgb": 23.1907, "ssim_rgb": 0.7306, "psnr_b": 20.9487},
+    ("derain", "Rain100L_sample"): {"psnr_y": 21.8718, "ssim_y": 0.7197},
+}
+
+
+@pytest.mark.parametrize(("name", "test_set"), DEGRADED)
+def test_the_degraded_input_gives_the_golden_numbers(data_root, name, test_set):
+    task = task_of(name)
+    called, restorer = baseline(task)
+    assert called == "degraded"
+    whole = find_test_set(test_set, data_root, task)
+    found = evaluate(restorer, TestSet(whole.name, whole.pairs[:3], task)).metrics
+    assert found == pytest.approx(DEGRADED[name, test_set], abs=2e-4)
+
+
+def test_the_degraded_restorer_clamps_and_rounds():
+    lq = np.array([-0.2, 0.5, 1.3], np.float32).reshape(1, 3, 1)
+    assert DegradedRestorer()(lq).ravel().tolist() == [0, 128, 255]
+    assert np.array_equal(DegradedRestorer()(picture(4, 5)), picture(4, 5))
+
+
+def test_the_task_s_protocol_decides_how_y_is_rounded():
+    truth, lq = picture(24, 24), picture(24, 24, seed=1)
+    protocol = Protocol(border=0, padding="network", metrics=("psnr_y",))
+    exact, rounded = (
+        evaluate_image(DegradedRestorer(), TestPair("a", lq, truth), replace(protocol, luma=rule))[0]["psnr_y"]
+        for rule in (None, "rounded")
+    )
+    assert exact == psnr_y(lq, truth)
+    y = (np.floor(luma(image) + 0.5) for image in (lq, truth))
+    assert rounded == pytest.approx(10 * np.log10(255**2 / np.mean((next(y) - next(y)) ** 2)), abs=1e-9)
+    assert exact != rounded
 
 
 def test_the_lr_variant_is_part_of_the_protocol(data_root):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from irformer.metrics import luma, measure, psnr, psnr_y, ssim, ssim_y
+from irformer.metrics import luma, measure, psnr, psnr_b, psnr_y, ssim, ssim_y
 
 
 def test_luma_is_matlabs_studio_range():
@@ -59,3 +59,35 @@ def test_images_that_do_not_fit_are_named():
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), ("psnr",))
     with pytest.raises(ValueError, match="nothing within a border of 2"):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), ("psnr",), border=2)
+
+
+def _reference_psnr_b(restored: np.ndarray, truth: np.ndarray) -> float:
+    """The definition with loops: pairs of neighbours across edges of 8x8 blocks against all other pairs, in the restored plane."""
+    a, b = restored / 255.0, truth / 255.0
+    height, width = a.shape
+    at_edges = sum(((a[:, x] - a[:, x + 1]) ** 2).sum() for x in range(7, width - 1, 8))
+    at_edges += sum(((a[y] - a[y + 1]) ** 2).sum() for y in range(7, height - 1, 8))
+    elsewhere = sum(((a[:, x] - a[:, x + 1]) ** 2).sum() for x in range(width - 1) if x % 8 != 7)
+    elsewhere += sum(((a[y] - a[y + 1]) ** 2).sum() for y in range(height - 1) if y % 8 != 7)
+    count = height * (width // 8 - 1) + width * (height // 8 - 1)
+    rest = height * (width - 1) + width * (height - 1) - count
+    effect = max(0.0, at_edges / count - elsewhere / rest) * 3 / np.log2(min(height, width))
+    return float(10 * np.log10(1 / (np.mean((a - b) ** 2) + effect)))
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (43, 61)])
+def test_psnr_b_equals_its_definition(shape):
+    truth = picture(*shape)
+    blocky = cv2.imdecode(cv2.imencode(".jpg", truth[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 5])[1], cv2.IMREAD_COLOR)[..., ::-1]
+    planes = [_reference_psnr_b(blocky[..., c].astype(np.float64), truth[..., c].astype(np.float64)) for c in range(3)]
+    assert psnr_b(blocky, truth) == pytest.approx(np.mean(planes), abs=1e-9)
+    assert psnr_b(blocky[..., :1], truth[..., :1]) == pytest.approx(planes[0], abs=1e-9)
+    assert psnr_b(blocky[..., :1], truth[..., :1]) < psnr(blocky[..., :1], truth[..., :1])
+
+
+def test_psnr_b_sees_blocks_in_the_restored_image_alone():
+    smooth = np.tile(np.arange(64, dtype=np.uint8), (64, 1))[..., None]
+    blocks = smooth // 8 * 8
+    assert psnr_b(smooth, blocks) == pytest.approx(psnr(smooth, blocks), abs=1e-9)  # blocks in the true image are none of its faults
+    assert psnr_b(blocks, smooth) < psnr(blocks, smooth) - 1
+    assert psnr_b(smooth, smooth) == float("inf")

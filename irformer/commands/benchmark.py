@@ -1,4 +1,4 @@
-"""Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic task=sr_x2 'test_sets=[Set5]'."""
+"""Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded task=sr_x2 'test_sets=[Set5]'."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from irformer.commands.common import command, device
 from irformer.config import instantiate
 from irformer.errors import UserError
 from irformer.files import write_atomically
-from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
+from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, readable_console
 from irformer.tasks import Task
 from irformer.training.data import find_test_sets
@@ -20,7 +20,7 @@ from irformer.training.run import measure_test_sets
 
 
 def benchmark() -> None:
-    """Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic task=sr_x2 'test_sets=[Set5]'."""
+    """Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded task=sr_x2 'test_sets=[Set5]'."""
     command(_benchmark, "benchmark")
 
 
@@ -30,7 +30,7 @@ def _benchmark(cfg: DictConfig) -> None:
     restorer, name = _restorer(cfg.checkpoint, cfg.model, task, cfg.device)
     results = measure_test_sets(restorer, test_sets)
     console = readable_console()
-    benchmark_table(task.name, task.protocol.metrics, {name: results}).show(console)
+    benchmark_table(task, {name: results}).show(console)
     file = Path(cfg.out) / "results.json"
     record = results_record(str(cfg.checkpoint), task, restorer.padding, results)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,10 +40,13 @@ def _benchmark(cfg: DictConfig) -> None:
 
 def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str) -> tuple[Restorer, str]:
     """A restorer for a task, and how tables call it."""
+    untrained, restorer = baseline(task)
+    if checkpoint == untrained:
+        return restorer, f"{untrained} (this run)"
     if checkpoint == "bicubic":
-        if task.scale == 1:
-            raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size")
-        return BicubicRestorer(task.scale), "bicubic (this run)"
+        raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size: checkpoint=degraded measures its input")
+    if checkpoint == "degraded":
+        raise UserError(f"checkpoint=degraded: the input of {task.name} is smaller than its output: checkpoint=bicubic enlarges it")
     overrides: Any = OmegaConf.to_container(model, resolve=True)
     loaded = load_checkpoint(Path(checkpoint), overrides)
     network = loaded.network

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import device, telling_mistakes
-from irformer.data.images import list_images, read_image, write_image
+from irformer.data.images import list_images, read_gray, read_image, write_image
 from irformer.inference import NetworkRestorer
 
 
@@ -33,6 +33,7 @@ def _restore(source: Path, target: Path, checkpoint: Path, device_name: str) -> 
         target.mkdir(parents=True, exist_ok=True)
     else:
         jobs = [(source, target / f"{source.stem}.png" if target.is_dir() else target)]
+    read = read_gray if loaded.network.in_channels == 1 else read_image
     for file, out in tqdm(jobs, unit="image", disable=None):
-        write_image(out, restorer(read_image(file)))
+        write_image(out, restorer(read(file)))
     print(f"{len(jobs)} images restored x{loaded.network.scale}: {target}")

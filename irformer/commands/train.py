@@ -13,7 +13,7 @@ from irformer.report import readable_console, sweep_table
 from irformer.training.build import build_run
 
 # Words whose meaning a resumed run has fixed, and words that may differ on the machine where it goes on.
-_FIXED = ("task", "model", "norm", "optim", "experiment", "debug")
+_FIXED = ("task", "protocol", "model", "norm", "optim", "experiment", "debug")
 _REPLACEABLE = ("data", "trainer", "callbacks", "logger")
 
 

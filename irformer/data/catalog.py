@@ -40,14 +40,32 @@ TRAINING_SETS = {
     ),
 }
 
-# One test set has several names in papers and in folders.
+# Test sets by the names of papers, each with the folders in which it lies below the data folder: it has several names there too.
 TEST_SETS = {
     "Set5": ("Set5",),
     "Set14": ("Set14",),
     "B100": ("B100", "BSD100", "BSDS100"),
     "Urban100": ("Urban100",),
     "Manga109": ("Manga109",),
+    "DIV2K_val": ("DIV2K_val", "DIV2K/DIV2K_valid_HR", "DIV2K_valid_HR"),
+    "CBSD68": ("CBSD68", "BSD68"),
+    "Kodak24": ("Kodak24", "Kodak", "kodak24", "kodak"),
+    "McMaster": ("McMaster", "McM"),
+    "Set12": ("Set12", "set12"),
+    "BSD68": ("BSD68", "bsd68", "CBSD68"),
+    "Classic5": ("Classic5", "classic5"),
+    "LIVE1": ("LIVE1", "LIVE1_color", "live1"),
+    "Rain100L": ("Rain100L", "test/Rain100L"),
+    "Rain100H": ("Rain100H", "test/Rain100H"),
+    "Test100": ("Test100", "test/Test100"),
+    "Test1200": ("Test1200", "test/Test1200"),
+    "Test2800": ("Test2800", "test/Test2800"),
+    "Rain100L_sample": ("Rain100L_sample",),
 }
+# The same 68 images in gray and in colour: papers call both BSD68, and which is meant depends on the task.
+GRAY_AND_COLOUR = {"BSD68": "CBSD68"}
+# Kodak24 goes around in two variants, and the numbers of one are not those of the other (0.11 to 0.14 dB apart).
+KODAK24_VARIANTS = {frozenset({(500, 500)}): "500x500", frozenset({(512, 768), (768, 512)}): "768x512"}
 
 # Photographs bundled with scikit-image: CC0 or public domain, a few megapixels in all, enough for a first run.
 SAMPLE_TRAIN = ("coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "motorcycle_left.png", "motorcycle_right.png")

@@ -109,6 +109,23 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(upright)
 
 
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as gray [H, W, 1], uint8, upright, with the very bytes of cv2.imread(path, cv2.IMREAD_GRAYSCALE).
+
+    A gray file is read as it is. Of a colour file every decoder of OpenCV makes gray in its own way (JPEG gives the Y that it stores, PNG
+    rounds otherwise than cvtColor, by one level in half of the pixels), so that turning decoded colour gray would not give these bytes.
+
+    Raises:
+        UserError: the file is unreadable, truncated, 16-bit, or CMYK.
+    """
+    header = read_header(path)
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise UserError(f"{path}: cannot be decoded, the file is damaged: restore or remove it")
+    assert pixels.shape == (header.height, header.width)
+    return np.asarray(pixels, np.uint8)[..., None]
+
+
 def read_intact_image(path: Path) -> NDArray[np.uint8]:
     """Read an image as `read_image` does, and refuse a JPEG whose damage the decoder has noticed and painted over.
 
@@ -135,7 +152,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> str:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB image [H, W, 3], uint8, in the format of the path's suffix.
+    """Write an image, RGB [H, W, 3] or gray [H, W, 1], uint8, in the format of the path's suffix.
 
     Raises:
         UserError: OpenCV does not know the suffix.

@@ -4,6 +4,7 @@ Workers, processes and resumes decide only who computes a sample and when, never
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,22 +13,28 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from irformer.data.sources import TrainingImages, require_patches
+from irformer.degradations import DeviceDegradation, PatchDegradation
+from irformer.errors import UserError
+from irformer.gray import to_gray
 from irformer.tasks import Task
 
 Sample = dict[str, Tensor]
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Patches of a training set, endless: image, place, flips and transposition of sample `index` are drawn from (seed, index).
+    """Patches of a training set, endless: all that is random in sample `index` is drawn from (seed, index).
+
+    That is image, flips and transposition, place, and what the degradation draws. A degradation of whole batches follows on the device,
+    by `to_batch`.
 
     Args:
         images: the training set; says how its images are drawn.
-        task: gives the scale and the degradation.
+        task: gives scale, channels and degradation.
         patch_size: side of the LQ patch in pixels; the HQ patch is task.scale times larger.
         seed: of the run.
 
     Raises:
-        UserError: an image is smaller than the HQ patch.
+        UserError: an image is smaller than the HQ patch, or has no degraded file where the task cannot make one.
     """
 
     def __init__(self, images: TrainingImages, task: Task, patch_size: int, seed: int) -> None:
@@ -36,34 +43,61 @@ class TrainingSamples(Dataset[Sample]):
         self.patch_size = patch_size
         self.seed = seed
         require_patches(images, patch_size * task.scale)
+        if not isinstance(task.degradation, PatchDegradation | DeviceDegradation) and not images.has_lq:
+            raise UserError(
+                f"task={task.name} learns from pairs, and the training images have no degraded files: "
+                "add data=folder data.path=CLEAN data.lq_path=DEGRADED, with images of the same names in both folders"
+            )
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`: lq [C, p, p] and hq [C, scale*p, scale*p], uint8."""
+        """Sample `index`: hq [C, scale*p, scale*p] and lq [C, p, p], uint8, and its index; lq is left out where the device makes it."""
         rng = np.random.default_rng((self.seed, index))
         i = self.images.draw(rng)
-        height, width = (side // self.task.scale for side in self.images.size(i))
-        top = int(rng.integers(height - self.patch_size + 1))
-        left = int(rng.integers(width - self.patch_size + 1))
-        hq, lq = self._cut(i, top, left, rng)
         orientation = int(rng.integers(8))
-        return {"lq": _to_tensor(_orient(lq, orientation)), "hq": _to_tensor(_orient(hq, orientation))}
-
-    def _cut(self, i: int, top: int, left: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """HQ and LQ patch of image i at a place in LQ pixels; LQ from disk, or degraded from as much of the image as it depends on."""
+        image, on_disk = self.task.crop_to_scale(self.images.hq(i)), self.images.lq(i)
+        degradation = self.task.degradation
+        if on_disk is None and isinstance(degradation, PatchDegradation) and degradation.turned_first:
+            image, orientation = _orient(image, orientation), 0
         scale, size = self.task.scale, self.patch_size
-        image = self.images.hq(i)
-        rows, columns = slice(top * scale, (top + size) * scale), slice(left * scale, (left + size) * scale)
-        hq = image[rows, columns]
-        on_disk = self.images.lq(i)
+        top, left = (int(rng.integers(side // scale - size + 1)) for side in image.shape[:2])
+        gray = self.task.train_gray[int(rng.integers(len(self.task.train_gray)))] if self.task.channels == 1 else None
+
+        def patch(pixels: NDArray[np.uint8]) -> Tensor:
+            return _to_tensor(_orient(pixels, orientation))
+
+        def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            return pixels if gray is None else to_gray(pixels, gray)
+
+        hq = patch(colours(image[top * scale : (top + size) * scale, left * scale : (left + size) * scale]))
+        sample = {"hq": hq, "index": torch.tensor(index)}
         if on_disk is not None:
-            return hq, on_disk[top : top + size, left : left + size]
-        height, width = self.images.size(i)
-        margin = self.task.degradation.margin
-        first_row, first_column = max(0, rows.start - margin), max(0, columns.start - margin)
-        around = image[first_row : min(height, rows.stop + margin), first_column : min(width, columns.stop + margin)]
-        lq = self.task.degradation(around, rng)
-        inner_top, inner_left = top - first_row // scale, left - first_column // scale
-        return hq, lq[inner_top : inner_top + size, inner_left : inner_left + size]
+            sample["lq"] = patch(colours(on_disk[top : top + size, left : left + size]))
+        elif isinstance(degradation, PatchDegradation):
+            rows, columns = (
+                surroundings(start * scale, size * scale, side, degradation)
+                for start, side in zip((top, left), image.shape[:2], strict=True)
+            )
+            lq = degradation.degrade_patch(colours(image[rows, columns]), rng)
+            inner_top, inner_left = top - rows.start // scale, left - columns.start // scale
+            sample["lq"] = patch(lq[inner_top : inner_top + size, inner_left : inner_left + size])
+        return sample
+
+
+def to_batch(batch: dict[str, Any], task: Task, seed: int) -> dict[str, Any]:
+    """What a network trains on, on the device where the batch is: patches as floats in [0, 1], degraded if they are not yet.
+
+    Args:
+        batch: samples put together: `hq`, perhaps `lq`, uint8 [B, C, h, w]; `index` as a tensor or as numbers.
+        task: its degradation makes `lq` where there is none.
+        seed: of the run; what is drawn for a sample depends on (seed, index) alone.
+    """
+    floats: dict[str, Any] = {name: batch[name].float() / 255 for name in ("hq", "lq") if name in batch}
+    if "lq" not in floats:
+        assert isinstance(task.degradation, DeviceDegradation)
+        # Apart from what the sample drew from (seed, index) itself.
+        seeds = [int(np.random.SeedSequence((seed, int(index), 1)).generate_state(1, np.uint64)[0] >> 1) for index in batch["index"]]
+        floats["lq"] = task.degradation.degrade_batch(floats["hq"], seeds)
+    return {**batch, **floats}
 
 
 class GlobalBatches(Sampler[list[int]]):
@@ -98,6 +132,14 @@ class GlobalBatches(Sampler[list[int]]):
             for part in range(self.accumulate):
                 first = step * self.batch_size + (part * self.world_size + self.rank) * self.share
                 yield list(range(first, first + self.share))
+
+
+def surroundings(start: int, length: int, side: int, degradation: PatchDegradation) -> slice:
+    """What has to be cut out of a side of an image, so that `length` pixels from `start` on are degraded as in the whole image."""
+    grid = degradation.grid
+    first = max(0, start - degradation.margin) // grid * grid
+    last = -(-(start + length + degradation.margin) // grid) * grid
+    return slice(first, min(side, last))
 
 
 def _orient(patch: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

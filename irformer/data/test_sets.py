@@ -7,15 +7,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.catalog import SAMPLE, SAMPLE_VAL, TEST_SETS, find_folder, missing_set, sample_photos
-from irformer.data.images import list_images, read_header, read_image
+from irformer.data.catalog import (
+    GRAY_AND_COLOUR,
+    KODAK24_VARIANTS,
+    SAMPLE,
+    SAMPLE_VAL,
+    TEST_SETS,
+    find_folder,
+    missing_set,
+    sample_photos,
+)
+from irformer.data.images import ImageHeader, list_images, read_gray, read_header, read_image
 from irformer.data.sources import ImagePair, pair_folders
+from irformer.degradations import FromFiles
 from irformer.errors import UserError
+from irformer.gray import to_gray
 from irformer.tasks import Task
 
-_HQ_FOLDERS = ("HR", "GTmod12", "original")
-_LQ_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}")
-_SEED = 0  # of degradations that draw random numbers: every image of every test set, as in the published test code
+_HQ_FOLDERS = ("HR", "GTmod{scale}", "GTmod12", "original", "target", "gt")
+_LR_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}")
+_RAINY_FOLDERS = ("input", "rain")
 
 
 @dataclass(frozen=True)
@@ -35,19 +46,28 @@ class TestSet(Sequence[TestPair]):
     Args:
         name: the set's name in tables.
         pairs: its files.
-        task: gives the scale and the degradation of images that have no degraded file.
+        task: gives scale, channels, and the degradation of images that have no degraded file.
+
+    Raises:
+        UserError: a file is damaged or unfit, or the task needs degraded files and there are none.
     """
 
     __test__ = False
 
     def __init__(self, name: str, pairs: Sequence[ImagePair], task: Task) -> None:
-        self.name = name
         self.pairs = list(pairs)
         self.task = task
-        self.gray_files = [pair.name for pair in self.pairs if read_header(pair.hq).gray]
+        headers = [read_header(pair.hq) for pair in self.pairs]
         for pair in self.pairs:
             if pair.lq:
                 read_header(pair.lq)
+            elif isinstance(task.degradation, FromFiles):
+                raise UserError(
+                    f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot make one: "
+                    f"expected the folders input and target, with images of the same names"
+                )
+        self.gray_files = [header.path.stem for header in headers if header.gray]
+        self.name = _variant(name, headers)
 
     @property
     def lq_source(self) -> str:
@@ -57,9 +77,27 @@ class TestSet(Sequence[TestPair]):
     @property
     def remarks(self) -> list[str]:
         """What a reader of this set's numbers should know."""
-        if self.gray_files and len(self.gray_files) < len(self.pairs):
-            return [f"{self.name}: {', '.join(self.gray_files)} read as colour from a single-channel file, which narrows its Y to 16-235."]
-        return []
+        remarks = []
+        colour_files = len(self.pairs) - len(self.gray_files)
+        if self.task.channels == 1:
+            if colour_files:
+                remarks.append(f"{self.name}: {colour_files} colour files turned gray by {_GRAY_TOLD[self._gray_rule]}.")
+        elif self.gray_files and colour_files:
+            remarks.append(f"{self.name}: {', '.join(self.gray_files)} read as colour from a single-channel file{self._narrowing}.")
+        elif self.gray_files:
+            remarks.append(f"{self.name}: all images read as colour from single-channel files{self._narrowing}.")
+        if {pair.hq.parent.name for pair in self.pairs} == {"GTmod12"} and 12 % self.task.scale:
+            remarks.append(f"{self.name}: clean images cut to multiples of 12 (GTmod12), which the published ones at this scale are not.")
+        return remarks
+
+    @property
+    def _narrowing(self) -> str:
+        on_y = any(name.endswith("_y") for name in self.task.protocol.metrics)
+        return ", which narrows its Y to 16-235" if on_y else ""
+
+    @property
+    def _gray_rule(self) -> str:
+        return self.task.protocol.gray or "opencv"
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -67,14 +105,15 @@ class TestSet(Sequence[TestPair]):
     def __getitem__(self, i: int) -> TestPair:  # type: ignore[override]
         """Read pair i; the clean image is cut to scale times the degraded one, from the top left."""
         pair = self.pairs[i]
-        hq = read_image(pair.hq)
+        hq = self._read(pair.hq)
         if pair.lq is None:
             hq = self.task.crop_to_scale(hq)
-            return TestPair(pair.name, self.task.degradation(hq, np.random.default_rng(_SEED)), hq)
-        lq = read_image(pair.lq)
+            return TestPair(pair.name, self.task.degradation.test(hq), hq)
+        lq = self._read(pair.lq)
         height, width = (side * self.task.scale for side in lq.shape[:2])
         slack_rows, slack_columns = hq.shape[0] - height, hq.shape[1] - width
-        if not (0 <= slack_rows < 12 and 0 <= slack_columns < 12):  # GTmod12 files are cut to multiples of 12
+        most = 12 if self.task.scale > 1 else 1  # GTmod12 files are cut to multiples of 12
+        if not (0 <= slack_rows < most and 0 <= slack_columns < most):
             raise UserError(
                 f"{pair.hq} is {hq.shape[1]}x{hq.shape[0]} and {pair.lq} {lq.shape[1]}x{lq.shape[0]}: "
                 f"they do not fit at scale {self.task.scale}"
@@ -84,6 +123,17 @@ class TestSet(Sequence[TestPair]):
     def __iter__(self) -> Iterator[TestPair]:
         return (self[i] for i in range(len(self)))
 
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        """[H, W, C] of a file, with the task's channels. Under both rules a gray file is gray already."""
+        if self.task.channels == 3:
+            return read_image(path)
+        if self._gray_rule == "opencv" or read_header(path).gray:
+            return read_gray(path)
+        return to_gray(read_image(path), "matlab")
+
+
+_GRAY_TOLD = {"matlab": "MATLAB's Y (rounded, 16-235)", "opencv": "OpenCV's reader (0-255)"}
+
 
 def is_test_set(name: str) -> bool:
     """Whether a name is one that papers give a test set."""
@@ -91,30 +141,84 @@ def is_test_set(name: str) -> bool:
 
 
 def find_test_set(name: str, root: Path, task: Task) -> TestSet:
-    """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder of clean images.
+    """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder.
+
+    A folder holds clean images, or is a tree as the known sets have it. A relative one is looked for from here and below root.
 
     Raises:
         UserError: the name is unknown, or the set is not on disk.
     """
     if name == SAMPLE:
         return TestSet(name, [ImagePair(path.stem, path) for path in sample_photos(SAMPLE_VAL)], task)
-    aliases = {alias.lower(): key for key, names in TEST_SETS.items() for alias in names}
-    key = aliases.get(name.lower())
-    if key is None:
-        if Path(name).is_dir():
-            return TestSet(Path(name).name, pair_folders(Path(name), None, task.scale), task)
-        raise UserError(f"unknown test set {name}; known: {', '.join([*TEST_SETS, SAMPLE])}, or the path of a folder of clean images")
-    folder = find_folder(root, TEST_SETS[key])
-    if folder is None:
-        raise missing_set(key, root, TEST_SETS[key])
-    hq = find_folder(folder, _HQ_FOLDERS) or folder
-    # The LR files that go around are the uint8 variant of MATLAB's imresize; for the other one LR is made on the fly.
-    has_lq = task.scale > 1 and task.protocol.lr == "matlab_uint8"
-    lq = find_folder(folder, tuple(name.format(scale=task.scale) for name in _LQ_FOLDERS)) if has_lq else None
-    list_images(hq, f"the images of {key} are expected there")
-    return TestSet(key, pair_folders(hq, lq, task.scale), task)
+    key = _known_name(name, task)
+    if key is not None:
+        folder = _find_known(key, root, task)
+        if folder is None:
+            raise missing_set(key, root, TEST_SETS[key])
+        return _read_tree(key, folder, task)
+    for folder in (Path(name), root / name):
+        if folder.is_dir():
+            return _read_tree(folder.name, folder, task)
+    raise UserError(f"unknown test set {name}; known: {', '.join([*TEST_SETS, SAMPLE])}, or the path of a folder of clean images")
 
 
 def available_test_sets(names: Sequence[str], root: Path, task: Task) -> list[TestSet]:
     """Those of the named test sets that are on disk."""
-    return [find_test_set(name, root, task) for name in names if find_folder(root, TEST_SETS.get(name, (name,)))]
+    return [find_test_set(name, root, task) for name in names if _find_known(_known_name(name, task) or name, root, task)]
+
+
+def _known_name(name: str, task: Task) -> str | None:
+    """The catalog's name for one of a set's names, or None."""
+    aliases = {alias.lower(): key for key, folders in TEST_SETS.items() for alias in (*folders, key)}
+    key = aliases.get(name.lower())
+    if key is None:
+        return None
+    for gray, colour in GRAY_AND_COLOUR.items():
+        if key in (gray, colour):
+            key = gray if task.channels == 1 else colour
+    return key
+
+
+def _find_known(key: str, root: Path, task: Task) -> Path | None:
+    """The folder of a known set. A folder of gray files is not the set in colour, whatever its name."""
+    for candidate in TEST_SETS.get(key, (key,)):
+        folder = find_folder(root, (candidate,))
+        if folder is None:
+            continue
+        in_colour = key in GRAY_AND_COLOUR.values()
+        if in_colour and all(read_header(path).gray for path in list_images(_hq_folder(folder, task), f"{key} is expected there")):
+            continue
+        return folder
+    return None
+
+
+def _hq_folder(folder: Path, task: Task) -> Path:
+    return find_folder(folder, tuple(name.format(scale=task.scale) for name in _HQ_FOLDERS)) or folder
+
+
+def _read_tree(name: str, folder: Path, task: Task) -> TestSet:
+    hq = _hq_folder(folder, task)
+    list_images(hq, f"the images of {name} are expected there")
+    return TestSet(name, pair_folders(hq, _lq_folder(folder, task), task.scale), task)
+
+
+def _lq_folder(folder: Path, task: Task) -> Path | None:
+    """Where the degraded images of a tree lie, if they are those of the task's protocol."""
+    if isinstance(task.degradation, FromFiles):
+        return find_folder(folder, _RAINY_FOLDERS)
+    # The LR files that go around were made on uint8 images up to x4 and on double images at x8; the others are made on the fly.
+    variant_of_files = "matlab_double" if task.scale == 8 else "matlab_uint8"
+    if task.scale == 1 or task.protocol.lr != variant_of_files:
+        return None
+    candidates: tuple[str, ...] = _LR_FOLDERS
+    if folder.name.endswith("_HR"):  # DIV2K_valid_HR stands beside DIV2K_valid_LR_bicubic
+        candidates = (f"../{folder.name.removesuffix('_HR')}_LR_bicubic/X{{scale}}", *candidates)
+    return find_folder(folder, tuple(candidate.format(scale=task.scale) for candidate in candidates))
+
+
+def _variant(name: str, headers: Sequence[ImageHeader]) -> str:
+    """The name with the variant of Kodak24, where it is one: a reader of a table must see which of the two was measured."""
+    if name != "Kodak24":
+        return name
+    variant = KODAK24_VARIANTS.get(frozenset((header.height, header.width) for header in headers), "of other sizes")
+    return f"Kodak24 ({variant})"

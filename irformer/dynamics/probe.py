@@ -10,7 +10,9 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
+from irformer.data.samples import to_batch
 from irformer.dynamics.statistics import STATISTICS
 from irformer.files import drop_rows_after
 
@@ -38,7 +40,9 @@ class Probe(lightning.Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the batch, and drop what an interrupted run wrote beyond the step that training starts from."""
         samples = trainer.datamodule.samples  # type: ignore[attr-defined]
-        self._batch = torch.stack([samples[i]["lq"] for i in range(self.images)]).to(pl_module.device).float() / 255
+        batch = default_collate([samples[i] for i in range(self.images)])
+        on_device = {name: values.to(pl_module.device) for name, values in batch.items()}
+        self._batch = to_batch(on_device, samples.task, samples.seed)["lq"]
         self._path = Path(trainer.default_root_dir) / "dynamics.csv"
         if trainer.is_global_zero:
             drop_rows_after(self._path, trainer.global_step, COLUMNS)

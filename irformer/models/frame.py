@@ -35,7 +35,8 @@ class WindowTransformer(nn.Module):
         embed_dim: feature channels C.
         window_size: side of an attention window in pixels.
         upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the output
-            is the input plus a residual: denoising, JPEG).
+            is the input plus a residual: denoising, JPEG). At scale 1 there is nothing to enlarge: every choice means empty, so that
+            `model=swinir task=denoise_color_25` is the official network for denoising.
         resi_connection: what stands after the groups: `1conv`, `3conv` or `identity`.
         pixel_range: the network sees pixels in [0, pixel_range].
 
@@ -62,7 +63,7 @@ class WindowTransformer(nn.Module):
         self.in_channels = in_channels
         self.size_multiple = window_size
         self.window_size = window_size
-        self.upsampler = upsampler
+        self.upsampler: Upsampling = upsampler if scale > 1 else ""
         self.scaling = InputScaling(in_channels, pixel_range, norm.standardize_input)
 
         self.conv_first = nn.Conv2d(in_channels, embed_dim, 3, padding=1)

@@ -37,7 +37,7 @@ class SwinIR(WindowTransformer):
         window_size: side of an attention window in pixels (8; 7 for the official JPEG networks).
         mlp_ratio: hidden channels of the MLP over C.
         upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the output
-            is the input plus a residual: denoising, JPEG).
+            is the input plus a residual: denoising, JPEG), as always at scale 1.
         resi_connection: `1conv`, `3conv` (SwinIR-L) or `identity`.
         pixel_range: 1, or 255 for the official JPEG networks.
         qkv_bias: queries, keys and values carry biases.

@@ -15,6 +15,7 @@ from irformer.data.packing import folder_source, open_source, set_source
 from irformer.data.sources import TrainingImages
 from irformer.data.store import PackedImages
 from irformer.data.test_sets import TestSet, available_test_sets, find_test_set
+from irformer.degradations import FromFiles
 from irformer.errors import UserError
 from irformer.tasks import Task
 
@@ -23,11 +24,19 @@ def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[Test
     """The named test sets; without names those of the task's usual ones that are found, or else the sample photos.
 
     Raises:
-        UserError: a named test set is unknown or not on disk.
+        UserError: a named test set is unknown or not on disk; or none is found, and the task cannot degrade the sample photos.
     """
     if names is not None:
         return [find_test_set(name, root, task) for name in names]
-    return available_test_sets(task.test_sets, root, task) or [find_test_set(SAMPLE, root, task)]
+    found = available_test_sets(task.test_sets, root, task)
+    if found:
+        return found
+    if isinstance(task.degradation, FromFiles):
+        raise UserError(
+            f"none of the test sets of {task.name} ({', '.join(task.test_sets)}) was found below {root}: put one there, with its folders "
+            "input and target, or name a folder that has them by test_sets=[FOLDER] and, for validation, data.val=FOLDER"
+        )
+    return [find_test_set(SAMPLE, root, task)]
 
 
 @dataclass(frozen=True)

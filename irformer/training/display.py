@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair
-from irformer.inference import to_tensor
+from irformer.inference import to_image, to_tensor
 
 
 class Progress(ProgressBar):
@@ -105,7 +105,8 @@ class ImageGrids(lightning.Callback):
         if batch_idx >= self.images or not trainer.is_global_zero:
             return
         size = batch.hq.shape[1::-1]
-        lq = np.asarray(cv2.resize(batch.lq, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        enlarged = cv2.resize(to_image(to_tensor(batch.lq)), size, interpolation=cv2.INTER_NEAREST)
+        lq = np.asarray(enlarged, np.uint8).reshape(batch.hq.shape)  # OpenCV drops the axis of a single channel
         row = [to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from irformer.benchmark import evaluate_image
-from irformer.data.samples import Sample
+from irformer.data.samples import Sample, to_batch
 from irformer.data.test_sets import TestPair
 from irformer.inference import NetworkRestorer
 from irformer.tasks import Task
@@ -52,11 +52,13 @@ class RestorationModule(lightning.LightningModule):
         """Send patches to the device; whole images are sent by the restorer, one at a time."""
         return batch if isinstance(batch, TestPair) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Keep the samples' indices here as numbers: to read them back from the device would be to wait for it."""
+        return {**batch, "index": batch["index"].tolist()} if self.trainer.training else batch
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn uint8 patches into float on the device: a quarter of the bytes travel."""
-        if self.trainer.training:
-            return {name: patches.float() / 255 for name, patches in batch.items()}
-        return batch
+        """Turn uint8 patches into floats on the device, and degrade them there if they are not yet: a quarter of the bytes travel."""
+        return to_batch(batch, self.task, self.seed) if self.trainer.training else batch
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Seed what this batch draws."""

@@ -22,7 +22,7 @@ from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.dynamics.probe import Probe
 from irformer.errors import UserError, without_traceback
 from irformer.files import write_atomically
-from irformer.inference import BicubicRestorer, NetworkRestorer, Restorer
+from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
 from irformer.training.module import RestorationModule
@@ -117,12 +117,10 @@ class Run:
         best = load_checkpoint(self.folder / BEST)
         device = self.trainer.strategy.root_device
         restorer = NetworkRestorer(best.network.to(device), self.task.protocol.padding, device)
-        restorers: dict[str, Restorer] = {}
-        if self.task.scale > 1:
-            restorers["bicubic"] = BicubicRestorer(self.task.scale)
-        restorers[f"{self.title}, step {best.step}"] = restorer
+        name, untrained = baseline(self.task)
+        restorers: dict[str, Restorer] = {name: untrained, f"{self.title}, step {best.step}": restorer}
         results = {name: measure_test_sets(restorer, self.test_sets) for name, restorer in restorers.items()}
-        table = benchmark_table(self.task.name, self.task.protocol.metrics, results)
+        table = benchmark_table(self.task, results)
         table.show(console)
 
         record = results_record(str(BEST), self.task, restorer.padding, list(results.values())[-1])

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data.images import list_images, read_header, read_image, read_intact_image, write_image
+from irformer.data.images import list_images, read_gray, read_header, read_image, read_intact_image, write_image
 from irformer.errors import UserError
 
 
@@ -33,6 +33,30 @@ def test_gray_file_gives_three_equal_channels(tmp_path):
     gray = picture(9, 11, 1)[..., 0]
     Image.fromarray(gray).save(tmp_path / "gray.png")
     assert (read_image(tmp_path / "gray.png") == gray[..., None]).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gray_is_what_opencv_reads(tmp_path, suffix, channels):
+    """Of each format: the gray of its own decoder, which is not that of the decoded colours (PNG, JPEG)."""
+    image = picture(40, 51, channels)
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(image if channels == 3 else image[..., 0]).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    found = read_gray(path)
+    assert found.shape == (40, 51, 1)
+    assert np.array_equal(found[..., 0], cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    if channels == 1 and suffix != ".jpg":
+        assert np.array_equal(found, image)
+
+
+def test_gray_is_turned_upright_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(12, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert np.array_equal(read_gray(tmp_path / "turned.jpg")[..., 0], cv2.imread(str(tmp_path / "turned.jpg"), 0))
+    assert read_gray(tmp_path / "turned.jpg").shape == (20, 12, 1)
+    with pytest.raises(UserError, match="no such file"):
+        read_gray(tmp_path / "gone.png")
 
 
 def test_palette_is_looked_up(tmp_path):

@@ -1,0 +1,57 @@
+"""Measure every task without a network, on all its test sets at hand, into the table of a page: python scripts/protocols.py [PAGE]."""
+
+import argparse
+import os
+from pathlib import Path
+
+from irformer.benchmark import evaluate
+from irformer.commands.common import telling_mistakes
+from irformer.config import compose, instantiate, options
+from irformer.data.test_sets import available_test_sets
+from irformer.errors import UserError
+from irformer.files import write_atomically
+from irformer.inference import baseline
+from irformer.report import ResultTable, format_metrics, readable_console
+from irformer.tasks import Task
+
+START, END = "<!-- table -->", "<!-- end of table -->"
+
+
+def protocols() -> None:
+    """Measure every task without a network, on all its test sets at hand, into the table of a page."""
+    parser = argparse.ArgumentParser(description=f"Put a table of all tasks and test sets between the lines {START} and {END} of a page.")
+    parser.add_argument("page", type=Path, nargs="?", default=Path("docs/protocols.md"))
+    parser.add_argument("--tasks", nargs="+", default=[name for name in options("task") if not name.startswith("_")])
+    arguments = parser.parse_args()
+    with telling_mistakes("benchmark"):
+        page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else ""
+        if START not in page or END not in page:
+            raise UserError(f"{arguments.page}: expected a page with the lines {START} and {END}")
+        table = measure_all(arguments.tasks, Path(os.environ.get("IRFORMER_DATA", "data")))
+    before, after = page.partition(START)[0], page.partition(END)[2]
+    written = f"{before}{START}\n\n{table.markdown()}\n{END}{after}"
+    write_atomically(arguments.page, lambda aside: aside.write_text(written, encoding="utf-8"))
+    table.show(readable_console())
+
+
+def measure_all(names: list[str], root: Path) -> ResultTable:
+    """One row for each task and each of its test sets below root.
+
+    Args:
+        names: of the tasks.
+        root: the data folder.
+    """
+    rows, remarks = [], []
+    for name in names:
+        task: Task = instantiate(compose("benchmark", [f"task={name}", "checkpoint=none"]).task)
+        untrained, restorer = baseline(task)
+        rule = ", ".join(str(value) for key, value in task.protocol.as_dict().items() if key not in ("border", "padding", "metrics"))
+        for test_set in available_test_sets(task.test_sets, root, task):
+            result = evaluate(restorer, test_set)
+            metrics = " / ".join(task.protocol.metrics)
+            source = "files" if result.lq_source == "files" else "made"
+            values = format_metrics(result.metrics)
+            rows.append([name, rule, untrained, result.name, str(len(test_set)), source, metrics, values])
+            remarks += result.remarks
+    header = ["task", "rule", "restorer", "test set", "images", "LQ", "metrics", "result"]
+    return ResultTable("All tasks on the test sets at hand", header, rows, [f"- {remark}" for remark in dict.fromkeys(remarks)])

@@ -1,0 +1,26 @@
+"""How a colour image becomes gray: two rules are in use, and to mix them up costs up to 0.8 dB (jiaxi-jiang/FBCNN, issue 7)."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+GrayRule = Literal["matlab", "opencv"]
+
+
+def to_gray(rgb: NDArray[np.uint8], rule: GrayRule) -> NDArray[np.uint8]:
+    """Gray of a decoded colour image: [H, W, 3] RGB to [H, W, 1], both uint8.
+
+    Args:
+        rgb: the image.
+        rule: `matlab` is Y of rgb2ycbcr, rounded, in 16 to 235 (SwinIR's JPEG tests); `opencv` is cvtColor's luma in 0 to 255. OpenCV's
+            file readers have further roundings of their own, so that test images are read as gray (`irformer.data.images.read_gray`).
+    """
+    if rule == "matlab":
+        # Weights in the order of BGR, as in the published test code: the order of a sum decides on which side a tie falls.
+        bgr = np.ascontiguousarray(rgb[..., ::-1], np.float32)
+        gray = (np.dot(bgr, [24.966, 128.553, 65.481]) / 255.0 + 16.0).round().astype(np.uint8)
+    else:
+        gray = np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
+    return gray[..., None]

@@ -1,0 +1,6 @@
+"""Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE] [--tasks NAME ...]."""
+
+from irformer.commands.protocols import protocols
+
+if __name__ == "__main__":
+    protocols()
