@@ -13,10 +13,11 @@ ifneq ($(wildcard ../shared/weights),)
 export IRFORMER_WEIGHTS ?= $(abspath ../shared/weights)
 endif
 
-.PHONY: help install demo test test-slow check clean
+.PHONY: help install demo protocols test test-slow check clean
 
 help:
 	@echo "make demo       LayerNorm against i-LN on real photos, in minutes: runs/demo/figure1.png and report.html"
+	@echo "make protocols  every task without a network on all test sets at hand: the table of docs/protocols.md"
 	@echo "make test       all tests but the slow proofs"
 	@echo "make test-slow  the slow proofs"
 	@echo "make check      ruff and mypy"
@@ -33,6 +34,9 @@ install: .venv/installed
 
 demo: install
 	@$(BIN)/python scripts/reproduce.py figure1 budget=cpu out=runs/demo
+
+protocols: install
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/protocols.py
 
 # One test process for each core, and one thread for each process: more would only wait for each other.
 test: install

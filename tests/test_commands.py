@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import picture
 
+from irformer.commands.benchmark import benchmark
+from irformer.commands.protocols import protocols
 from irformer.commands.reproduce import reproduce
 from irformer.commands.train import train
 from irformer.data.images import read_image, write_image
@@ -51,7 +53,8 @@ def mistake(tmp_path, monkeypatch, capsys):
         (["norm=ilm"], "error: norm=ilm: unknown norm; known: batch, batch_eval, dyt, iln"),
         (["norm=ilm"], "did you mean iln?"),
         (["model=swinr"], "error: model=swinr: unknown model; known: drct, "),
-        (["task=sr_x5"], "error: task=sr_x5: unknown task; known: sr_x2, sr_x3, sr_x4"),
+        (["task=sr_x5"], "error: task=sr_x5: unknown task; known: denoise_color_15, "),
+        (["task=sr_x5"], "sr_x2, sr_x3, sr_x4, sr_x8; did you mean sr_x"),
         (["-m", "norm=ln,ilm", "hydra.sweep.dir=sweep"], "error: norm=ilm: unknown norm"),
         (["optim.lrr=1"], "error: unknown key optim.lrr; did you mean optim.lr?"),
         (["nrom=iln"], "error: unknown key nrom; did you mean norm?"),
@@ -166,6 +169,74 @@ def test_a_mistake_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path
         reproduce()
     assert exit_.value.code == 1
     assert line in capsys.readouterr().err
+
+
+@pytest.fixture
+def measure(tmp_path, monkeypatch, capsys):
+    """Type words after scripts/benchmark.py, within this process; gives the record, or the one line of a mistake."""
+
+    def type_words(*words: str) -> dict | str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, "out=out", "device=cpu"])
+        try:
+            benchmark()
+        except SystemExit:
+            return capsys.readouterr().err
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return type_words
+
+
+@pytest.mark.parametrize(
+    ("words", "rules"),
+    [
+        (["task=jpeg_gray_10"], {"gray": "matlab", "quality": 10}),
+        (["task=jpeg_gray_10", "protocol=kair"], {"gray": "opencv", "quality": 10}),
+        (["task=denoise_color_25", "protocol=restormer"], {"noise": "rgb", "sigma": 25}),
+        (["task=denoise_color_blind", "task.protocol.sigma=50"], {"noise": "bgr", "sigma": 50}),
+    ],
+    ids=str,
+)
+def test_the_degraded_input_is_measured_under_the_protocol(measure, tmp_path, words, rules):
+    (tmp_path / "own").mkdir()
+    write_image(tmp_path / "own" / "a.png", picture(40, 48))
+    record = measure("checkpoint=degraded", "test_sets=[own]", *words)
+    plain = {"border", "padding", "metrics"}
+    assert {name: value for name, value in record["protocol"].items() if name not in plain} == rules
+    assert record["protocol"]["padding"] == "none"
+    (per_image,) = record["test_sets"]["own"]["per_image"].values()
+    assert list(per_image) == record["protocol"]["metrics"]
+
+
+def test_what_cannot_be_measured_without_a_network_is_told(measure):
+    assert "checkpoint=degraded: the input of sr_x2 is smaller than its output: checkpoint=bicubic enlarges it" in measure(
+        "checkpoint=degraded", "task=sr_x2", "test_sets=[sample]"
+    )
+    assert "checkpoint=bicubic enlarges images, and jpeg_gray_10 keeps their size: checkpoint=degraded measures its input" in measure(
+        "checkpoint=bicubic", "task=jpeg_gray_10", "test_sets=[sample]"
+    )
+    assert "protocol=swinnir: unknown protocol; known: hat, iln, kair, restormer, swinir; did you mean swinir?" in measure(
+        "checkpoint=degraded", "protocol=swinnir"
+    )
+
+
+def test_the_table_of_protocols_goes_between_its_lines(monkeypatch, capsys, tmp_path):
+    (tmp_path / "Set12").mkdir()
+    write_image(tmp_path / "Set12" / "01.png", picture(32, 40, 1))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
+    monkeypatch.setenv("IRFORMER_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["protocols.py", str(page), "--tasks", "denoise_gray_25", "sr_x2"])
+    protocols()
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert "old" not in lines
+    (row,) = (line for line in lines if line.startswith("| denoise_gray_25 |"))
+    assert row.startswith("| denoise_gray_25 | opencv, 25 | degraded | Set12 | 1 | made | psnr / ssim | 20.")
+    page.write_text("no table here")
+    with pytest.raises(SystemExit):
+        protocols()
+    assert "error: " + str(page) + ": expected a page with the lines <!-- table -->" in capsys.readouterr().err
 
 
 def test_bicubic_benchmark_of_a_folder(tmp_path):
