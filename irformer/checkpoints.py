@@ -80,9 +80,13 @@ def save_network(
         step: optimizer steps so far, or None.
         metrics: of the validation that it was saved for.
     """
-    record = network_record(model, task, step, metrics)
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomically(path, lambda aside: safetensors.torch.save_file(weights, aside, metadata={RECORD: record}))
+    save_weights(path, network.state_dict(), network_record(model, task, step, metrics))
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None:
+    """Write weights as safetensors with a record (see `network_record`), aside first and then renamed."""
+    own = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    write_atomically(path, lambda aside: safetensors.torch.save_file(own, aside, metadata={RECORD: record}))
 
 
 def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None) -> Checkpoint:

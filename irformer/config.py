@@ -12,6 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from irformer.errors import UserError
+from irformer.processes import start_time
+
+# Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
+OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
 
 _PACKAGED = Path(__file__).parent / "configs"
 # In a clone the configs stand at the top, for people to read and change; an installed package carries its own.

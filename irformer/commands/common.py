@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from irformer.config import CONFIGS, compose, nearest, options
 from irformer.errors import UserError
+from irformer.processes import rank
+
+# Seconds within which a launcher has noticed that the first process has ended, and ends the others.
+_OTHERS_WAIT = 10
 
 OmegaConf.register_new_resolver(
-    "irformer.run_folder", lambda resume, runs, name: str(Path(resume) if resume else Path(runs) / name), replace=True
+    "irformer.run_folder",
+    lambda resume, runs, name: str(Path(resume) if resume and resume != "auto" else Path(runs) / name),
+    replace=True,
 )
 OmegaConf.register_new_resolver("irformer.file_name", lambda path: Path(path).stem, replace=True)
 
@@ -63,7 +70,13 @@ def telling_mistakes(config: str = "train") -> Iterator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Print a mistake in one line and end the process with status 1."""
+    """Print a mistake in one line and end the process with status 1.
+
+    A mistake is mostly one of all processes of a run. The first one tells it, and is ended, and the others by it, before these speak.
+    """
+    if rank() > 0:
+        time.sleep(_OTHERS_WAIT)
+        message = f"process {rank()}: {message}"
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
@@ -106,9 +119,9 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # Our own lines, such as what a file of weights was recognised as, are for the user.
+    # Our own lines, such as what a file of weights was recognised as, are for the user, once.
     own = logging.getLogger("irformer")
-    own.setLevel(logging.INFO)
+    own.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     own.handlers = [logging.StreamHandler()]
 
 

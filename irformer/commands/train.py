@@ -1,20 +1,18 @@
 """Train one run, or a sweep with -m: python train.py norm=iln model=swinir."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from irformer.commands.common import command
-from irformer.errors import UserError
+from irformer.commands.resume import AUTO, auto_resumed, resumed_config
 from irformer.report import readable_console, sweep_table
 from irformer.training.build import build_run
-
-# Words whose meaning a resumed run has fixed, and words that may differ on the machine where it goes on.
-_FIXED = ("task", "protocol", "model", "norm", "optim", "experiment", "debug")
-_REPLACEABLE = ("data", "trainer", "callbacks", "logger")
+from irformer.training.resuming import is_complete
 
 
 def train() -> None:
@@ -36,28 +34,12 @@ class SweepTable(Callback):
 
 def _train(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.resume is not None:
-        cfg = _resumed_config(cfg, folder, list(HydraConfig.get().overrides.task))
+    overrides = list(HydraConfig.get().overrides.task)
+    if cfg.resume == AUTO:
+        cfg, folder = auto_resumed(cfg, folder, overrides)
+        if cfg.resume is not None and is_complete(folder, cfg.trainer.max_steps):
+            print(f"{os.path.relpath(folder)} is complete: {cfg.trainer.max_steps:,} steps and the results; nothing is left to do")
+            return
+    elif cfg.resume is not None:
+        cfg = resumed_config(cfg, folder, overrides)
     build_run(cfg, folder).execute(readable_console())
-
-
-def _resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
-    """The interrupted run's own configuration, with what the command line says about where and how long it goes on."""
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"resume={cfg.resume}: no {file}; give the folder of a run")
-    saved = OmegaConf.load(file)
-    assert isinstance(saved, DictConfig)
-    for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        if key in _FIXED:
-            raise UserError(
-                f"{override} together with resume: a resumed run keeps its {key}; init_from={cfg.resume} starts a new run from it"
-            )
-        if key in _REPLACEABLE:
-            saved[key] = cfg[key]
-    for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        if key not in _REPLACEABLE:
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
-    return saved

@@ -1,10 +1,11 @@
 """The LightningDataModule: uint8 batches for training, whole images for validation."""
 
-from collections.abc import Sequence
+import math
+from typing import Any
 
 import cv2
 import lightning
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.test_sets import TestPair, TestSet
@@ -61,12 +62,13 @@ class RestorationData(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Single images; each process takes every world_size-th, so that every image counts once."""
+        """Single images; each process takes every world_size-th, so that every image counts once.
+
+        All processes take the same number of steps, since they wait for each other: those with one image less get None for it.
+        """
         trainer = self.trainer
         assert trainer is not None
-        mine = range(trainer.global_rank, len(self.validation), trainer.world_size)
-        share: Subset[TestPair] = Subset(self.validation, mine)  # type: ignore[arg-type]
-        return DataLoader(share, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(_Share(self.validation, trainer.global_rank, trainer.world_size), batch_size=None, collate_fn=_as_it_is)
 
 
 def _start_worker(_number: int) -> None:
@@ -74,5 +76,21 @@ def _start_worker(_number: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _as_it_is(pairs: Sequence[TestPair]) -> Sequence[TestPair]:
-    return pairs
+class _Share(Dataset[TestPair | None]):
+    """Every world_size-th image from `rank` on, and None where the images do not go round."""
+
+    def __init__(self, images: TestSet, rank: int, world_size: int) -> None:
+        self.images = images
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.world_size)
+
+    def __getitem__(self, i: int) -> TestPair | None:
+        index = i * self.world_size + self.rank
+        return self.images[index] if index < len(self.images) else None
+
+
+def _as_it_is(pair: Any) -> Any:
+    return pair

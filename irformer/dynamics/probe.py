@@ -14,7 +14,6 @@ from torch.utils.data import default_collate
 
 from irformer.data.samples import to_batch
 from irformer.dynamics.statistics import STATISTICS
-from irformer.files import drop_rows_after
 
 COLUMNS = ("step", "layer", "name", "statistic", "value")
 
@@ -38,14 +37,12 @@ class Probe(lightning.Callback):
         self._last_step = -1
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the batch, and drop what an interrupted run wrote beyond the step that training starts from."""
+        """Take the batch."""
         samples = trainer.datamodule.samples  # type: ignore[attr-defined]
         batch = default_collate([samples[i] for i in range(self.images)])
         on_device = {name: values.to(pl_module.device) for name, values in batch.items()}
         self._batch = to_batch(on_device, samples.task, samples.seed)["lq"]
         self._path = Path(trainer.default_root_dir) / "dynamics.csv"
-        if trainer.is_global_zero:
-            drop_rows_after(self._path, trainer.global_step, COLUMNS)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Probe the untrained network."""
@@ -73,7 +70,7 @@ class Probe(lightning.Callback):
             ]
         if trainer.is_global_zero:
             with self._path.open("a", newline="") as file:
-                csv.writer(file).writerows([(*row[:-1], f"{row[-1]:.6g}") for row in rows])
+                csv.writer(file).writerows([*([] if file.tell() else [COLUMNS]), *((*row[:-1], f"{row[-1]:.6g}") for row in rows)])
             for logger in trainer.loggers:
                 logger.log_metrics({f"dynamics/{statistic}/{layer}": value for _, layer, _, statistic, value in rows}, trainer.global_step)
         self.seconds += time.perf_counter() - started

@@ -1,6 +1,7 @@
 """From a configuration to a run: the one place that knows both the keys that people type and the objects they stand for."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
-from irformer.checkpoints import BEST, LAST, network_record, save_network, transfer_weights
+from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
 from irformer.config import build_network, instantiate
 from irformer.data.leaks import require_no_test_images
 from irformer.data.module import RestorationData
@@ -18,11 +19,14 @@ from irformer.data.samples import TrainingSamples
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
-from irformer.training.checkpointing import BestWeights, Ema, LastCheckpoint
+from irformer.training.checkpointing import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
 from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
 from irformer.training.logs import MetricsCsv
 from irformer.training.module import RestorationModule
+from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
+from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
+from irformer.training.stopping import StopSignals
 
 
 def build_run(cfg: DictConfig, folder: Path) -> Run:
@@ -37,6 +41,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     """
     root = Path(cfg.paths.data)
     resume = _resume_checkpoint(cfg, folder)
+    stop = StopSignals()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     task: Task = instantiate(cfg.task)
     training = training_data(cfg, task)
@@ -51,7 +56,8 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     schedule = instantiate(cfg.optim.schedule)
     module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
     data = RestorationData(samples, validation, cfg.batch_size, workers(cfg))
-    trainer = _build_trainer(cfg, folder, resume)
+    trainer = _build_trainer(cfg, folder, stop)
+    share_batch(trainer, [cfg.batch_size], cfg.max_batch_per_device)
 
     # Last of all checks, since it may decode images; what it found is kept beside the runs, for the next of them.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
@@ -62,33 +68,29 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     # change a key and have what refers to it follow.
     cfg.name = str(cfg.name)
     config = OmegaConf.to_yaml(cfg)
+    if resume and resume.note:
+        notes["resume"] = resume.note
     facts = _facts(cfg, folder, task, training, validation, network, trainer, resume) | notes
-    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume)
+    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop)
 
 
-def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightning.Trainer:
+def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
     # Without max_steps the progress bar, the schedule and the sampler would have no end to go by.
     if cfg.trainer.max_steps < 1:
         raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: expected the number of optimizer steps, 1 or more")
-    start_step = _step_of(resume)
-    if start_step >= cfg.trainer.max_steps:
-        raise UserError(f"{resume} stands at step {start_step} already: give trainer.max_steps a larger number to go on")
+    refuse_what_fsdp_cannot(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
-
-    def save_best(module: RestorationModule, step: int, metrics: dict[str, float]) -> None:
-        save_network(folder / BEST, module.network, model, cfg.task.name, step, metrics)
-
-    def record(step: int) -> str:
-        return network_record(model, cfg.task.name, step, {})
-
-    callbacks: list[lightning.Callback] = [BestWeights(save_best)]
+    callbacks: list[lightning.Callback] = [
+        LastCheckpoint(folder, cfg.checkpoint_every, partial(_record, model, cfg.task.name), stop),
+        BestWeights(partial(_save_best, folder, model, cfg.task.name)),
+    ]
     if cfg.optim.ema is not None:
         callbacks.append(Ema(cfg.optim.ema))
-    callbacks.append(LastCheckpoint((folder / LAST).parent, min(cfg.checkpoint_every, cfg.trainer.max_steps), record))
     callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    loggers: list[Any] = [MetricsCsv(folder / "metrics.csv", start_step)]
+    callbacks.append(DueValidation())
+    loggers: list[Any] = [MetricsCsv(folder / "metrics.csv")]
     if cfg.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=start_step or None))
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     return instantiate(
         cfg.trainer,
         precision=_precision(cfg.trainer.precision, cfg.trainer.accelerator),
@@ -98,10 +100,20 @@ def _build_trainer(cfg: DictConfig, folder: Path, resume: Path | None) -> lightn
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=False,  # LastCheckpoint does it
         default_root_dir=str(folder),
         callbacks=callbacks,
         logger=loggers,
+        plugins=[CheckpointFiles()],
     )
+
+
+def _save_best(folder: Path, model: dict[str, Any], task: str, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
+    save_weights(folder / BEST, weights, network_record(model, task, step, metrics))
+
+
+def _record(model: dict[str, Any], task: str, step: int) -> str:
+    return network_record(model, task, step, {})
 
 
 def _precision(wanted: str, accelerator: str) -> str:
@@ -112,21 +124,18 @@ def _precision(wanted: str, accelerator: str) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
-def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Path | None:
-    checkpoint = folder / LAST
+def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:
+    """The checkpoint that the run goes on from; None where it starts, or starts again because it was stopped before its first."""
     if cfg.resume is None:
-        if checkpoint.exists():
+        if has_checkpoint(folder):
             raise UserError(f"{folder} holds a run already: resume={folder} goes on with it, name=NAME starts another beside it")
         return None
-    if not checkpoint.is_file():
-        raise UserError(f"resume={cfg.resume}: no checkpoint {checkpoint}; give the folder of a run that has saved one")
-    return checkpoint
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    resume = find_resume(folder)
+    if resume is not None and is_complete(folder, cfg.trainer.max_steps):
+        raise UserError(
+            f"{os.path.relpath(resume.file)} stands at step {resume.step} already: give trainer.max_steps a larger number to go on"
+        )
+    return resume
 
 
 def _facts(
@@ -137,7 +146,7 @@ def _facts(
     validation: TestSet,
     network: nn.Module,
     trainer: lightning.Trainer,
-    resume: Path | None,
+    resume: Resume | None,
 ) -> dict[str, str]:
     """What the summary says before training starts."""
     parameters = sum(p.numel() for p in network.parameters())
@@ -155,6 +164,6 @@ def _facts(
         "network": f"{cfg.model.name}, {parameters:,} parameters",
         "norm": f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}",
         "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",
-        "steps": steps + (f", from step {_step_of(resume):,}" if resume else ""),
+        "steps": steps + (f", from step {resume.step:,}" if resume else ""),
         "folder": os.path.relpath(folder),
     }

@@ -8,8 +8,6 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from irformer.files import drop_rows_after
-
 COLUMNS = ("step", "name", "value")
 
 
@@ -21,13 +19,12 @@ class MetricsCsv(Logger):
 
     Args:
         path: of the file.
-        start_step: rows beyond this step, written by a run that was interrupted, are dropped.
     """
 
-    def __init__(self, path: Path, start_step: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self._start(start_step)
+        self._last: dict[str, tuple[int | None, str]] = {}
 
     @property
     def name(self) -> str:
@@ -40,15 +37,16 @@ class MetricsCsv(Logger):
         return ""
 
     @rank_zero_only
-    def _start(self, start_step: int) -> None:
-        drop_rows_after(self.path, start_step, COLUMNS)
-
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append the numbers; the feature statistics are left to dynamics.csv, which has them by layer."""
-        rows = [(step, name, f"{value:.8g}") for name, value in metrics.items() if name != "epoch" and not name.startswith("dynamics/")]
+        """Append the numbers; the feature statistics are left to dynamics.csv, which has them by layer.
+
+        Lightning logs the learning rate of a step with each of its accumulated batches; it is written once.
+        """
+        named = {name: (step, f"{value:.8g}") for name, value in metrics.items() if name != "epoch" and not name.startswith("dynamics/")}
+        rows = [(step, name, value) for name, (step, value) in named.items() if self._last.get(name) != (step, value)]
+        self._last.update(named)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows(rows if file.tell() else [COLUMNS, *rows])
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration stands in config.yaml."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +17,9 @@ from irformer.data.test_sets import TestPair
 from irformer.inference import NetworkRestorer
 from irformer.tasks import Task
 
+# Means over images do not depend on how these are shared out, but for Apple's GPUs, which have no more than this.
+_MEANS = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
 
 class RestorationModule(lightning.LightningModule):
     """Trains a network on uint8 batches and validates it on whole images under the task's protocol.
@@ -26,7 +30,7 @@ class RestorationModule(lightning.LightningModule):
         loss: of restored and clean batch, a scalar.
         optimizer: builds the optimizer from the parameters.
         schedule: factor of the learning rate at each optimizer step.
-        seed: of the run; what a step draws (drop path) depends on (seed, step) alone, so that a resumed run draws the same.
+        seed: of the run; what a step draws (drop path) depends on (seed, batch, process) alone, so that a resumed run draws the same.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class RestorationModule(lightning.LightningModule):
         self.build_optimizer = optimizer
         self.schedule = schedule
         self.seed = seed
-        self.validation_means = {name: MeanMetric() for name in task.protocol.metrics}
+        self.validation_means = {name: MeanMetric().set_dtype(_MEANS) for name in task.protocol.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -61,13 +65,15 @@ class RestorationModule(lightning.LightningModule):
         return to_batch(batch, self.task, self.seed) if self.trainer.training else batch
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
-        """Seed what this batch draws."""
-        torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)
+        """Seed what this batch draws: by the run's seed, the number of the batch (step times accumulated batches, and which of them) and
+        the process, so that a resumed run draws what it would have drawn.
+        """
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, batch_idx, self.global_rank)).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one batch {lq, hq}."""
         loss = self.loss(self.network(batch["lq"]), batch["hq"])
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, sync_dist=True)  # the mean over the processes' shares
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -75,16 +81,24 @@ class RestorationModule(lightning.LightningModule):
         for mean in self.validation_means.values():
             mean.reset()
 
-    def validation_step(self, pair: TestPair, batch_idx: int) -> dict[str, Any]:
-        """Restore and measure one image, in full precision as in the benchmark; returns the restored image for those who show it."""
+    def validation_step(self, pair: TestPair | None, batch_idx: int) -> dict[str, Any]:
+        """Restore and measure one image, in full precision as in the benchmark; returns the restored image for those who show it.
+
+        A process whose share of the images is one short gets None for the last.
+        """
+        if pair is None:
+            return {}
         restorer = NetworkRestorer(self.network, self.task.protocol.padding, self.device)
         with torch.autocast(self.device.type, enabled=False):
             metrics, restored = evaluate_image(restorer, pair, self.task.protocol)
         for name, value in metrics.items():
-            mean = self.validation_means[name]
-            mean.update(value)
-            self.log(f"val/{name}", mean, on_epoch=True, on_step=False, batch_size=1)
+            self.validation_means[name].update(value)
         return {"restored": restored}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means, on all processes, whatever their share."""
+        for name, mean in self.validation_means.items():
+            self.log(f"val/{name}", mean)
 
     def validation_metrics(self) -> dict[str, float]:
         """Means over the images of the validation under way, over all processes."""

@@ -1,17 +1,22 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
+import errno
 import json
 import logging
 import os
+import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from rich.console import Console
 from rich.markup import escape
+from torch.multiprocessing.spawn import ProcessExitedException
 from tqdm import tqdm
 
 from irformer.benchmark import SetResult, evaluate, results_record
@@ -21,11 +26,15 @@ from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.dynamics.probe import Probe
 from irformer.errors import UserError, without_traceback
-from irformer.files import write_atomically
+from irformer.files import cut_back, drop_asides, locked, write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
 from irformer.training.module import RestorationModule
+from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
+from irformer.training.stopping import Stopped, StopSignals
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +54,7 @@ class Run:
         trainer: Lightning's trainer, its root folder is `folder`.
         test_sets: measured at the end.
         resume: the checkpoint that training goes on from, or None.
+        stop: the signals that end the run.
     """
 
     folder: Path
@@ -56,7 +66,8 @@ class Run:
     data: RestorationData
     trainer: lightning.Trainer
     test_sets: list[TestSet]
-    resume: Path | None
+    resume: Resume | None
+    stop: StopSignals
 
     def execute(self, console: Console) -> dict[str, Any]:
         """Train, then measure the best weights and write results.json and report.html.
@@ -65,26 +76,64 @@ class Run:
             console: where the summary and the table are printed.
 
         Returns:
-            What results.json holds.
+            What results.json holds; nothing on other processes than the first.
+
+        Raises:
+            Stopped: a signal has ended the run; everything is saved, and a line says how to go on.
+            UserError: another process trains in this folder, or there is no room on the disk.
         """
-        self._announce(console)
+        main = self.trainer.is_global_zero
+        launcher = self.trainer.strategy.launcher
+        self.stop.launcher, self.stop.rank = launcher, self.trainer.global_rank
+        with locked(self.folder) if main else nullcontext(), self.stop:
+            try:
+                self._open_folder()
+                self._announce(console)
+                self._train(console)
+                return self._benchmark(console) if main else {}
+            except BaseException as error:
+                if main and launcher is not None:
+                    launcher.kill(signal.SIGKILL)  # those that wait for this process would wait for ever
+                if isinstance(error, Stopped):
+                    self._tell_how_to_resume(console, f"stopped by {signal.Signals(error.signum).name}")
+                elif isinstance(error, UserError):  # a file that cannot be read any more
+                    self._tell_how_to_resume(console, "stopped by an error")
+                    raise without_traceback(error) from None
+                elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+                    folder = os.path.relpath(self.folder)
+                    raise UserError(
+                        f"{error.filename or folder}: {error.strerror}; make room, then python train.py resume={folder} goes on from the "
+                        "last checkpoint"
+                    ) from error
+                raise
+
+    def _open_folder(self) -> None:
+        """Leave in the logs what they held at the checkpoint, and nothing of a process that was killed beside its files."""
+        if not self.trainer.is_global_zero:
+            return
+        for folder in (self.folder, self.folder / LAST.parent):
+            drop_asides(folder)
+        cut_back(self.folder, LOGS, self.resume.sizes if self.resume else {})
+
+    def _train(self, console: Console) -> None:
+        """Train from where the run stands to its last step; where that is done already, do the validation that may be due."""
+        resume = self.resume
+        if resume is not None and resume.step >= self.trainer.max_steps:
+            if resume.validation_due:
+                # Lightning restores its counters for training alone, and the logs are numbered by them.
+                self.trainer.fit_loop.load_state_dict(torch.load(resume.file, weights_only=True, mmap=True)["loops"]["fit_loop"])
+                self.trainer.validate(self.module, self.data, ckpt_path=resume.file, verbose=False)
+            return
         started = time.monotonic()
+        if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
+            self.stop.hold()  # the processes that it starts answer, and end it by their own end
         try:
-            self.trainer.fit(self.module, self.data, ckpt_path=self.resume)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            self._tell_how_to_resume(console)
-            raise
-        except UserError as error:  # a file that cannot be read any more
-            self._tell_how_to_resume(console)
-            raise without_traceback(error) from None
-        seconds = time.monotonic() - started
-        self._validate_end()
-        self.trainer.strategy.barrier()
-        record: dict[str, Any] = {}
-        if self.trainer.is_global_zero:
-            self._tell_probe_share(console, seconds)
-            record = self._benchmark(console)
-        return record
+            self.trainer.fit(self.module, self.data, ckpt_path=resume.file if resume else None)
+        except ProcessExitedException:
+            if self.stop.received is None:
+                raise
+        self.stop.release()
+        self._tell_probe_share(console, time.monotonic() - started)
 
     def _announce(self, console: Console) -> None:
         if not self.trainer.is_global_zero:
@@ -95,20 +144,17 @@ class Run:
         for name, value in self.facts.items():
             console.print(f"[bold]{name:{width}}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
 
-    def _tell_how_to_resume(self, console: Console) -> None:
-        folder = os.path.relpath(self.folder)
-        if (self.folder / LAST).is_file():
-            console.print(f"stopped at step {self.trainer.global_step}; to go on from the last checkpoint: python train.py resume={folder}")
-        else:
-            console.print(f"stopped at step {self.trainer.global_step}, before the first checkpoint (checkpoint_every)")
-
-    def _validate_end(self) -> None:
-        """Validate the last step, if the interval did not fall on it, so that the weights at the end are a candidate for the best."""
-        interval = int(self.trainer.val_check_interval)
-        if self.trainer.global_step % interval:
-            self.trainer.validate(self.module, self.data, verbose=False)
+    def _tell_how_to_resume(self, console: Console, what: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        resume = find_resume(self.folder)
+        place = f"saved at step {resume.step} of {self.trainer.max_steps}" if resume else "before its first checkpoint"
+        line = f"{what}, {place}; to go on: python train.py resume={os.path.relpath(self.folder)}"
+        console.print(line, highlight=False, soft_wrap=True)
 
     def _tell_probe_share(self, console: Console, seconds: float) -> None:
+        if not self.trainer.is_global_zero:
+            return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Probe) and seconds > 0:
                 console.print(f"probe: {100 * callback.seconds / seconds:.1f} % of the run's time")
@@ -125,7 +171,7 @@ class Run:
 
         record = results_record(str(BEST), self.task, restorer.padding, list(results.values())[-1])
         record["step"] = best.step
-        write_atomically(self.folder / "results.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+        record["trained_steps"] = self.trainer.max_steps
         write_page(
             self.folder / "report.html",
             title=self.title,
@@ -134,7 +180,9 @@ class Run:
             figure=self._figure(),
             crops=crop_rows(self.test_sets[0], restorers),
         )
-        for file in ("results.json", "report.html", BEST):
+        # The last file: where it is, nothing is left to do.
+        write_atomically(self.folder / RESULTS, lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+        for file in (RESULTS, "report.html", BEST):
             console.print(f"wrote {os.path.relpath(self.folder / file)}")
         return record
 
