@@ -20,6 +20,7 @@ CONFIG = Path("config.yaml")
 
 # What may differ when a run goes on: where, how long, what it shows. All else is what it was started with, or it would be another run.
 _FREE = ("data", "trainer", "callbacks", "logger", "checkpoint_every", "test_sets", "paths", "max_batch_per_device", "name", "resume")
+_HOW_DATA_IS_READ = ("packed", "val", "allow_test_images", "workers", "cache_gb")
 _GROUPS = ("data", "trainer", "callbacks", "logger")
 # They set keys all over the configuration.
 _GLOBAL = ("experiment", "debug")
@@ -138,7 +139,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     """What a run's weights depend on, by dotted keys: everything that is not free, and which data it is trained on."""
     values = _plain(cfg)
     kept = {key: value for key, value in values.items() if key not in _FREE}
-    return _flat(kept | {"data": {key: values["data"].get(key) for key in ("name", "sets", "path", "lq_path")}})
+    return _flat(kept | {"data": {key: value for key, value in values["data"].items() if key not in _HOW_DATA_IS_READ}})
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_torchrun_makes_one_folder_and_one_report(tmp_path):
     done = command(documented("torchrun "), *TINY, folder=tmp_path)
     printed, errors = done.communicate(timeout=300)
     assert done.returncode == 0, errors
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     assert printed.count("results.json") == 1
     assert (folder / "results.json").is_file()
     assert "2 x cpu" in printed

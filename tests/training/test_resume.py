@@ -253,10 +253,10 @@ def test_auto_without_a_name_finds_the_unfinished_run(tmp_path, photos):
     assert type_words(tmp_path, *words, "seed=1", "name=another", sabotage=killed)[0] == -signal.SIGKILL
     status, printed = type_words(tmp_path, *words, "resume=auto")
     assert (status, "wrote runs/ours/results.json" in printed) == (0, True), printed
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["another", "ours"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == ["another", "ours"]
     status, printed = type_words(tmp_path, *words, "resume=auto", "trainer.max_steps=1")  # complete: a new one
     assert (status, "runs/ours" in printed) == (0, False), printed
-    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert len([path for path in (tmp_path / "runs").iterdir() if path.is_dir()]) == 3
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, photos):
