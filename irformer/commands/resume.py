@@ -22,8 +22,6 @@ CONFIG = Path("config.yaml")
 _FREE = ("data", "trainer", "callbacks", "logger", "checkpoint_every", "test_sets", "paths", "max_batch_per_device", "name", "resume")
 _HOW_DATA_IS_READ = ("packed", "val", "allow_test_images", "workers", "cache_gb")
 _GROUPS = ("data", "trainer", "callbacks", "logger")
-# They set keys all over the configuration.
-_GLOBAL = ("experiment", "debug")
 # Tells the processes that Lightning starts by the same command line which folder the first one has found.
 _FOLDER = "IRFORMER_RUN_FOLDER"
 
@@ -45,7 +43,8 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
     keys = {override: override.lstrip("+~").split("=", 1)[0] for override in overrides}
     for override, key in keys.items():
         free = key.split(".")[0] in _FREE
-        if key in _GLOBAL or (not free and _plain(OmegaConf.select(cfg, key)) != _plain(OmegaConf.select(saved, key))):
+        elsewhere = "/" in key or key.split(".")[0] not in cfg  # a group whose keys are not under its own name, as experiment
+        if not free and (elsewhere or _plain(OmegaConf.select(cfg, key)) != _plain(OmegaConf.select(saved, key))):
             raise UserError(
                 f"{override} together with resume: a resumed run keeps its {key}; init_from={cfg.resume} starts a new run from it"
             )
