@@ -89,6 +89,12 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None
     write_atomically(path, lambda aside: safetensors.torch.save_file(own, aside, metadata={RECORD: record}))
 
 
+def saved_validation(path: Path) -> dict[str, float]:
+    """The validation metrics that a .safetensors file of ours was saved for, by name."""
+    with safetensors.safe_open(path, framework="pt") as opened:
+        return json.loads(opened.metadata()[RECORD])["validation"]
+
+
 def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None) -> Checkpoint:
     """Rebuild a network from a run's folder or from a file of weights: ours, official, or of any network that spandrel knows.
 

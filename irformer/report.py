@@ -1,7 +1,6 @@
 """Tables and pages of results."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from irformer.benchmark import Metrics, SetResult, published_rows
@@ -35,7 +35,7 @@ class ResultTable:
         for i, name in enumerate(self.header):
             table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(escape(cell) for cell in row))
         console.print(table)
 
     def markdown(self) -> str:
@@ -52,7 +52,12 @@ def readable_console() -> Console:
 
 def format_metrics(metrics: Metrics) -> str:
     """Metrics of one cell as papers print them: PSNR with two decimals, SSIM with four."""
-    return " / ".join(f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}" for name, value in metrics.items())
+    return " / ".join(format_metric(name, value) for name, value in metrics.items())
+
+
+def format_metric(name: str, value: float) -> str:
+    """One metric as papers print it."""
+    return f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}"
 
 
 def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
@@ -79,23 +84,6 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
     notes += [f"{mark} measured by another rule: {'; '.join(differences)}." for differences, mark in marks.items()]
     return ResultTable(f"{task.name}: {' / '.join(metrics)}", ["", *sets], rows, notes)
-
-
-def sweep_table(folder: Path) -> ResultTable | None:
-    """The results of all runs below a folder, one row each; None where there are none.
-
-    Runs need not share a task: a cell is empty where a run was not measured on a test set.
-    """
-    records = {file.parent.name: json.loads(file.read_text()) for file in sorted(folder.glob("*/results.json"))}
-    if not records:
-        return None
-    sets = list(dict.fromkeys(name for record in records.values() for name in record["test_sets"]))
-    rows = [
-        [name, str(record["step"]), *(format_metrics(record["test_sets"][s]["metrics"]) if s in record["test_sets"] else "-" for s in sets)]
-        for name, record in records.items()
-    ]
-    metrics = list(dict.fromkeys(name for record in records.values() for name in record["protocol"]["metrics"]))
-    return ResultTable(f"{folder}: {' / '.join(metrics)}", ["run", "step", *sets], rows)
 
 
 @dataclass(frozen=True)

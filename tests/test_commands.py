@@ -150,7 +150,8 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
     done = run("train.py", "-m", "norm=ln,iln", *TINY, "hydra.sweep.dir=sweep", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/results.json"))
-    assert runs == ["0-sr_x2-swinir_tiny-ln-s0", "1-sr_x2-swinir_tiny-iln-s0"]
+    tail = "debug=fast-model.depths=1-model.embed_dim=8-model.num_heads=2"
+    assert runs == [f"sr_x2-swinir_tiny-iln-s0-{tail}", f"sr_x2-swinir_tiny-ln-s0-{tail}"]
     table = (tmp_path / "sweep" / "table.md").read_text()
     assert all(name in table and name in done.stdout for name in runs)
 

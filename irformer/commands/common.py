@@ -14,6 +14,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -24,31 +25,49 @@ from irformer.processes import rank
 # Seconds within which a launcher has noticed that the first process has ended, and ends the others.
 _OTHERS_WAIT = 10
 
-OmegaConf.register_new_resolver(
-    "irformer.run_folder",
-    lambda resume, runs, name: str(Path(resume) if resume and resume != "auto" else Path(runs) / name),
-    replace=True,
-)
+# Hydra's launchers and sweepers that come with packages of their own, and the extras that install them.
+_PLUGINS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "optuna": "optuna"}
+
+
+def _run_folder(resume: str | None, runs: str, sweep: str | None, job: str, name: str) -> str:
+    """Where a single run lies: the folder that it goes on in, its place in a sweep, or one of its own."""
+    return str(Path(resume) if resume not in (None, "auto") else Path(runs) / sweep / job if sweep else Path(runs) / name)
+
+
+OmegaConf.register_new_resolver("irformer.run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("irformer.file_name", lambda path: Path(path).stem, replace=True)
+OmegaConf.register_new_resolver("irformer.first", lambda *words: next(word for word in words if word is not None), replace=True)
 
 
-def command(function: Callable[[DictConfig], None], config: str) -> None:
-    """Run a function under Hydra; a mistake of the user ends it with one line and status 1."""
+def command(function: Callable[[DictConfig], float | None], config: str) -> None:
+    """Run a function under Hydra; a mistake of the user ends it with one line and status 1.
+
+    In a multirun it ends that job alone: the others go on, and the process ends so after them.
+    """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here instead of being printed by Hydra
     quieten()
 
-    def guarded(cfg: DictConfig) -> None:
+    def guarded(cfg: DictConfig) -> float | None:
+        quieten()  # a launcher may have started this in a process of its own
         try:
-            function(cfg)
-        except (UserError, MissingMandatoryValue) as error:
+            return function(cfg)
+        except Exception as error:
+            folder = Path(HydraConfig.get().runtime.output_dir)
             with contextlib.suppress(OSError):
-                Path(HydraConfig.get().runtime.output_dir).rmdir()  # made by Hydra; stays if a run has written to it
-            fail(explain(error, config))
+                folder.rmdir()  # made by Hydra; stays if a run has written to it
+            if isinstance(error, (UserError, MissingMandatoryValue)):
+                error = UserError(explain(error, config))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra tells it after the last run only
+                first = next(iter(str(error).splitlines()), "")
+                print(f"failed: {os.path.relpath(folder)}: {type(error).__name__}: {first}", file=sys.stderr, flush=True)
+            elif isinstance(error, UserError):
+                fail(str(error))
+            raise error
 
     guarded.__module__ = __name__
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -87,6 +106,8 @@ def explain(error: Exception, config: str) -> str:
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and "/" in cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
+            if name in _PLUGINS:
+                return f"{group}={name} comes with a package that is not installed: pip install 'irformer[{_PLUGINS[name]}]'"
             known = [option for option in options(group) if not option.startswith("_")]
             return f"{group}={name}: unknown {group}; known: {', '.join(known)}{nearest(name, known)}"
         if isinstance(cause, MissingMandatoryValue):

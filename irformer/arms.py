@@ -1,0 +1,204 @@
+"""Finished runs of a folder, and the arms that they form: what is the same in two configurations, what differs, and a short name for it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from irformer.errors import UserError
+
+# Where a run lies, where it computes and what it shows: keys that may differ between two runs of the same configuration.
+_ELSEWHERE = (
+    "name",
+    "resume",
+    "sweep",
+    "paths",
+    "logger",
+    "callbacks",
+    "checkpoint_every",
+    "max_batch_per_device",
+    "data.packed",
+    "data.allow_test_images",
+    "data.workers",
+    "data.cache_gb",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.log_every_n_steps",
+)
+
+Config = dict[str, Any]  # flat: values by dotted key
+
+
+def flat_config(config: DictConfig) -> Config:
+    """What decides a run's result, values by dotted key; references (`${optim.lr}`) stay as they are, so that each choice counts once."""
+    flat: Config = {}
+
+    def visit(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name in _ELSEWHERE:
+                continue
+            if isinstance(value, dict) and value:
+                visit(value, f"{name}.")
+            else:
+                flat[name] = value
+
+    # Through YAML, as a saved configuration has gone.
+    visit(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config)), resolve=False), "")
+    return flat
+
+
+def read_config(file: Path) -> DictConfig:
+    """A run's config.yaml.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        config = OmegaConf.load(file)
+    except (OSError, YAMLError) as error:
+        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); expected the configuration that a run has saved") from None
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{file}: expected the configuration that a run has saved, found a list")
+    return config
+
+
+def differing_keys(first: Config, second: Config) -> list[str]:
+    """The keys whose values differ, in the order of the first configuration."""
+    return [key for key in dict.fromkeys([*first, *second]) if key not in first or key not in second or first[key] != second[key]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has come to its end.
+
+    Args:
+        folder: of the run.
+        seed: of its configuration.
+        config: its configuration without the seed.
+        record: what its results.json holds.
+    """
+
+    folder: Path
+    seed: int
+    config: Config
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that are equal in everything but the seed.
+
+    Args:
+        label: what sets it apart from the other arms, as `norm=iln`.
+        config: of its runs, without the seed.
+        runs: by seed, in ascending order.
+    """
+
+    label: str
+    config: Config
+    runs: dict[int, FinishedRun]
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[Path]]:
+    """All runs at and below some folders, whatever launched them.
+
+    Returns:
+        Those with config.yaml and results.json, in the order of their paths, and the folders of those that have not come to their end.
+
+    Raises:
+        UserError: there is no such folder, or a file in it cannot be read.
+    """
+    finished, unfinished = [], []
+    seen: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; expected that of a sweep or a run")
+        for file in sorted(folder.rglob("config.yaml")):
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            results = file.with_name("results.json")
+            if results.is_file():
+                finished.append(_finished_run(file, results))
+            else:
+                unfinished.append(file.parent)
+    return finished, unfinished
+
+
+def _finished_run(config_file: Path, results: Path) -> FinishedRun:
+    config = flat_config(read_config(config_file))
+    try:
+        record = json.loads(results.read_text(encoding="utf-8"))
+        missing = {"task", "protocol", "test_sets"} - set(record)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{results}: cannot be read ({error}); expected what a run writes at its end") from None
+    if missing or "seed" not in config:
+        what = f"no {', '.join(sorted(missing))}" if missing else f"{config_file.name} beside it has no seed"
+        raise UserError(f"{results}: {what}; expected what a run writes at its end")
+    return FinishedRun(config_file.parent, config.pop("seed"), config, record)
+
+
+def group_arms(runs: Sequence[FinishedRun]) -> list[Arm]:
+    """The arms that runs form, in the order of their first runs.
+
+    Raises:
+        UserError: two runs share configuration and seed.
+    """
+    groups: dict[str, dict[int, FinishedRun]] = {}
+    for run in runs:
+        seeds = groups.setdefault(json.dumps(run.config, sort_keys=True, default=str), {})
+        if run.seed in seeds:
+            raise UserError(
+                f"{seeds[run.seed].folder} and {run.folder} are runs of the same configuration and seed {run.seed}: "
+                "name folders that hold only one of them"
+            )
+        seeds[run.seed] = run
+    members = list(groups.values())
+    configs = [next(iter(seeds.values())).config for seeds in members]
+    labels = arm_labels(configs)
+    return [Arm(label, config, dict(sorted(seeds.items()))) for label, config, seeds in zip(labels, configs, members, strict=True)]
+
+
+def arm_labels(configs: Sequence[Config]) -> list[str]:
+    """A short label for each of several different configurations: what sets it apart, and no more.
+
+    A group that was chosen by a word (`norm=iln`) is called by it; what else it differs in is said only where the word alone would
+    not tell two apart. Where there is one configuration alone, its label is made of the names in it.
+    """
+    if len(configs) == 1:
+        named = [str(configs[0][f"{group}.name"]) for group in ("task", "model", "norm") if f"{group}.name" in configs[0]]
+        return [" ".join(named) or "all runs"]
+    differing = _differing_in_any(configs)
+    words = [key for key in differing if key.count(".") == 1 and key.endswith(".name")]
+    chosen = {key.partition(".")[0] for key in words}
+    keys = [key for key in differing if key in words or key.partition(".")[0] not in chosen]
+    shown = [list(keys) for _ in configs]
+    labels = [_describe(config, keys) for config in configs]
+    for label in set(labels):
+        alike = [i for i, other in enumerate(labels) if other == label]
+        if len(alike) > 1:
+            further = [key for key in _differing_in_any([configs[i] for i in alike]) if key not in keys]
+            for i in alike:
+                shown[i] += further
+    return [_describe(config, keys) for config, keys in zip(configs, shown, strict=True)]
+
+
+def _differing_in_any(configs: Sequence[Config]) -> list[str]:
+    differing = [key for config in configs[1:] for key in differing_keys(configs[0], config)]
+    order = {key: i for i, key in enumerate(dict.fromkeys(key for config in configs for key in config))}
+    return sorted(set(differing), key=order.__getitem__)
+
+
+def _describe(config: Config, keys: Sequence[str]) -> str:
+    parts = []
+    for key in keys:
+        value = str(config.get(key, "-")).replace(" ", "")
+        parts.append(f"{key.removesuffix('.name') if key.count('.') == 1 else key}={value}")
+    return " ".join(parts)
