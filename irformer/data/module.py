@@ -7,7 +7,7 @@ import cv2
 import lightning
 from torch.utils.data import DataLoader, Dataset
 
-from irformer.data.samples import GlobalBatches, TrainingSamples
+from irformer.data.samples import FirstSamples, GlobalBatches, TrainingSamples
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.errors import UserError
 
@@ -22,7 +22,7 @@ class RestorationData(lightning.LightningDataModule):
         workers: processes that read ahead, for each training process.
     """
 
-    def __init__(self, samples: TrainingSamples, validation: TestSet, batch_size: int, workers: int) -> None:
+    def __init__(self, samples: TrainingSamples | FirstSamples, validation: TestSet, batch_size: int, workers: int) -> None:
         super().__init__()
         self.samples = samples
         self.validation = validation

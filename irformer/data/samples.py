@@ -100,6 +100,25 @@ def to_batch(batch: dict[str, Any], task: Task, seed: int) -> dict[str, Any]:
     return {**batch, **floats}
 
 
+class FirstSamples(Dataset[Sample]):
+    """The first samples of a training set again and again: sample `index` is sample `index % count`.
+
+    Args:
+        samples: the training samples.
+        count: how many of them; with a batch's size every step trains on the same batch.
+    """
+
+    def __init__(self, samples: TrainingSamples, count: int) -> None:
+        self.samples = samples
+        self.task = samples.task
+        self.seed = samples.seed
+        self.count = count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`, as the training set has it."""
+        return self.samples[index % self.count]
+
+
 class GlobalBatches(Sampler[list[int]]):
     """The sample indices of each batch that one process takes, step after step.
 

@@ -1,7 +1,6 @@
 """The probe: statistics of every group's output while a network trains, to dynamics.csv and the loggers."""
 
 import csv
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +32,6 @@ class Probe(lightning.Callback):
     def __init__(self, every: int = 100, images: int = 4) -> None:
         self.every = every
         self.images = images
-        self.seconds = 0.0
         self._last_step = -1
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -47,7 +45,8 @@ class Probe(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Probe the untrained network."""
         if trainer.global_step == 0:
-            self._probe(trainer, pl_module)
+            with trainer.profiler.profile("probe"):  # type: ignore[attr-defined]
+                self._probe(trainer, pl_module)
         self._last_step = trainer.global_step
 
     def on_train_batch_end(
@@ -56,11 +55,11 @@ class Probe(lightning.Callback):
         """Probe when it is time; a step of several accumulated batches is probed once."""
         step = trainer.global_step
         if step != self._last_step and (step % self.every == 0 or step == trainer.max_steps):
-            self._probe(trainer, pl_module)
+            with trainer.profiler.profile("probe"):  # type: ignore[attr-defined]
+                self._probe(trainer, pl_module)
             self._last_step = step
 
     def _probe(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        started = time.perf_counter()
         network: nn.Module = pl_module.network  # type: ignore[assignment]
         with trainer.precision_plugin.forward_context():
             rows = [
@@ -73,7 +72,6 @@ class Probe(lightning.Callback):
                 csv.writer(file).writerows([*([] if file.tell() else [COLUMNS]), *((*row[:-1], f"{row[-1]:.6g}") for row in rows)])
             for logger in trainer.loggers:
                 logger.log_metrics({f"dynamics/{statistic}/{layer}": value for _, layer, _, statistic, value in rows}, trainer.global_step)
-        self.seconds += time.perf_counter() - started
 
 
 def probe(network: nn.Module, batch: Tensor) -> dict[str, dict[str, float]]:

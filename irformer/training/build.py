@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -15,14 +14,16 @@ from irformer.checkpoints import BEST, network_record, save_weights, transfer_we
 from irformer.config import build_network, instantiate
 from irformer.data.leaks import require_no_test_images
 from irformer.data.module import RestorationData
-from irformer.data.samples import TrainingSamples
+from irformer.data.samples import FirstSamples, TrainingSamples
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
 from irformer.training.checkpointing import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
 from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
-from irformer.training.logs import MetricsCsv
+from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
+from irformer.training.monitor import Clock
+from irformer.training.precision import set_precision
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
@@ -55,7 +56,8 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
         notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
     schedule = instantiate(cfg.optim.schedule)
     module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
-    data = RestorationData(samples, validation, cfg.batch_size, workers(cfg))
+    repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
+    data = RestorationData(repeated, validation, cfg.batch_size, workers(cfg))
     trainer = _build_trainer(cfg, folder, stop)
     share_batch(trainer, [cfg.batch_size], cfg.max_batch_per_device)
 
@@ -88,12 +90,9 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
         callbacks.append(Ema(cfg.optim.ema))
     callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(DueValidation())
-    loggers: list[Any] = [MetricsCsv(folder / "metrics.csv")]
-    if cfg.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     return instantiate(
         cfg.trainer,
-        precision=_precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        precision=set_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches,
         log_every_n_steps=min(cfg.trainer.log_every_n_steps, cfg.trainer.max_steps),
         check_val_every_n_epoch=None,
@@ -103,7 +102,8 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
         enable_checkpointing=False,  # LastCheckpoint does it
         default_root_dir=str(folder),
         callbacks=callbacks,
-        logger=loggers,
+        logger=build_loggers(cfg.logger, folder, cfg.name),
+        profiler=cfg.trainer.get("profiler") or Clock(),
         plugins=[CheckpointFiles()],
     )
 
@@ -114,14 +114,6 @@ def _save_best(folder: Path, model: dict[str, Any], task: str, weights: dict[str
 
 def _record(model: dict[str, Any], task: str, step: int) -> str:
     return network_record(model, task, step, {})
-
-
-def _precision(wanted: str, accelerator: str) -> str:
-    """`auto` means bf16 autocast on GPUs that have it, and full precision everywhere else."""
-    if wanted != "auto":
-        return wanted
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from irformer.checkpoints import LAST
 from irformer.errors import UserError
 from irformer.files import file_sizes, write_atomically
+from irformer.training.guard import step_was_skipped
 from irformer.training.module import RestorationModule
 from irformer.training.resuming import LOGS, PREVIOUS, STATE
 from irformer.training.stopping import StopSignals
@@ -46,8 +47,10 @@ class Ema(WeightAveraging):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average a little towards the weights after each step."""
+        """Move the average a little towards the weights after each step that was taken."""
         self._step = trainer.global_step
+        if step_was_skipped(trainer):
+            return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _average(self, averaged: list[Tensor], current: list[Tensor], _updates: Tensor | int) -> None:

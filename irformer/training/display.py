@@ -8,7 +8,7 @@ import cv2
 import lightning
 import numpy as np
 from lightning.pytorch.callbacks.progress import ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torchvision.utils import make_grid
 from tqdm import tqdm
@@ -104,13 +104,20 @@ class ImageGrids(lightning.Callback):
         """Write the grid of one image."""
         if batch_idx >= self.images or not trainer.is_global_zero:
             return
-        size = batch.hq.shape[1::-1]
-        enlarged = cv2.resize(to_image(to_tensor(batch.lq)), size, interpolation=cv2.INTER_NEAREST)
-        lq = np.asarray(enlarged, np.uint8).reshape(batch.hq.shape)  # OpenCV drops the axis of a single channel
-        row = [to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)]
+        lq = enlarge(to_image(to_tensor(batch.lq)), *batch.hq.shape[:2])
+        grid = make_grid([to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)], padding=4)
+        title = f"val/{batch.name} (LQ, restored, HQ)"
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"val/{batch.name} (LQ, restored, HQ)", make_grid(row, padding=4), trainer.global_step)
+                logger.experiment.add_image(title, grid, trainer.global_step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(title, [grid], trainer.global_step)
+
+
+def enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """[h, w, C] to [height, width, C] by repeating pixels."""
+    enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(enlarged, np.uint8).reshape(height, width, image.shape[2])  # OpenCV drops the axis of a single channel
 
 
 def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

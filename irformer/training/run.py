@@ -24,13 +24,15 @@ from irformer.checkpoints import BEST, LAST, load_checkpoint
 from irformer.data.module import RestorationData
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
-from irformer.dynamics.probe import Probe
 from irformer.errors import UserError, without_traceback
 from irformer.files import cut_back, drop_asides, locked, write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
+from irformer.training.debug import Overfit
+from irformer.training.loggers import close_loggers
 from irformer.training.module import RestorationModule
+from irformer.training.monitor import Monitor
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.stopping import Stopped, StopSignals
 
@@ -90,7 +92,12 @@ class Run:
                 self._open_folder()
                 self._announce(console)
                 self._train(console)
-                return self._benchmark(console) if main else {}
+                close_loggers(self.trainer.loggers)
+                if not main:
+                    return {}
+                record = self._benchmark(console)
+                self._tell_closing_lines(console)
+                return record
             except BaseException as error:
                 if main and launcher is not None:
                     launcher.kill(signal.SIGKILL)  # those that wait for this process would wait for ever
@@ -124,7 +131,6 @@ class Run:
                 self.trainer.fit_loop.load_state_dict(torch.load(resume.file, weights_only=True, mmap=True)["loops"]["fit_loop"])
                 self.trainer.validate(self.module, self.data, ckpt_path=resume.file, verbose=False)
             return
-        started = time.monotonic()
         if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
             self.stop.hold()  # the processes that it starts answer, and end it by their own end
         try:
@@ -133,7 +139,6 @@ class Run:
             if self.stop.received is None:
                 raise
         self.stop.release()
-        self._tell_probe_share(console, time.monotonic() - started)
 
     def _announce(self, console: Console) -> None:
         if not self.trainer.is_global_zero:
@@ -152,12 +157,11 @@ class Run:
         line = f"{what}, {place}; to go on: python train.py resume={os.path.relpath(self.folder)}"
         console.print(line, highlight=False, soft_wrap=True)
 
-    def _tell_probe_share(self, console: Console, seconds: float) -> None:
-        if not self.trainer.is_global_zero:
-            return
+    def _tell_closing_lines(self, console: Console) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Probe) and seconds > 0:
-                console.print(f"probe: {100 * callback.seconds / seconds:.1f} % of the run's time")
+            if isinstance(callback, Monitor | Overfit):
+                for line in callback.closing_lines():
+                    console.print(line, highlight=False, soft_wrap=True)
 
     def _benchmark(self, console: Console) -> dict[str, Any]:
         best = load_checkpoint(self.folder / BEST)

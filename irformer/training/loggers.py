@@ -1,0 +1,43 @@
+"""The loggers of a run: metrics.csv always, TensorBoard and Weights & Biases as configured."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig
+
+from irformer.config import instantiate
+from irformer.errors import UserError
+from irformer.training.logs import MetricsCsv
+
+
+def build_loggers(logger: DictConfig, folder: Path, name: str) -> list[Logger]:
+    """The loggers that a configuration asks for.
+
+    Args:
+        logger: the `logger` part of the configuration.
+        folder: of the run.
+        name: of the run.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    loggers: list[Logger] = [MetricsCsv(folder / "metrics.csv")]
+    if logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    wandb: Any = logger.get("wandb")  # absent in the config.yaml of older runs
+    if wandb is not None:
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("logger=wandb: the package wandb is not installed: pip install irformer[wandb]")
+        folder.mkdir(parents=True, exist_ok=True)
+        # The run's name is its id there too, so that a resumed run goes on with its own curves.
+        loggers.append(instantiate(wandb, name=name, id=name.replace("/", "-"), resume="allow", save_dir=str(folder)))
+    return loggers
+
+
+def close_loggers(loggers: list[Logger]) -> None:
+    """End what Lightning leaves open: the next run of a sweep would otherwise go on with this one's Weights & Biases run."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

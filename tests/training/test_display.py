@@ -1,0 +1,177 @@
+"""What a run shows: numbers to the loggers, where the time went, pictures, Weights & Biases only where it is installed."""
+
+import importlib.util
+import io
+import re
+from collections import Counter
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import build, logged, train
+
+from irformer.data.samples import TrainingSamples
+from irformer.data.test_sets import TestPair
+from irformer.errors import UserError
+from irformer.training import monitor
+from irformer.training.display import ImageGrids
+from irformer.training.monitor import Monitor
+from irformer.training.run import Run
+
+
+class Time:
+    """A clock that moves only where the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: Counter[str] = Counter()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float, owner: object, method: str) -> None:
+        """Whenever a method is called, so many seconds pass."""
+        original = getattr(owner, method)
+
+        def timed(*args, **kwargs):
+            self.now += seconds
+            self.calls[method] += 1
+            return original(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+
+class SlowSamples(torch.utils.data.Dataset):
+    """Training samples that take some seconds each, of the process that makes them."""
+
+    def __init__(self, samples: TrainingSamples, seconds: float, time: Time) -> None:
+        self.samples, self.seconds, self.time = samples, seconds, time
+        self.task, self.seed = samples.task, samples.seed
+
+    def __getitem__(self, index):
+        self.time.now += self.seconds
+        return self.samples[index]
+
+
+def timed_run(tmp_path, monkeypatch, *words: str) -> Run:
+    """A sample takes 0.5 s, a training batch 3 s, a validation image 2 s, a probe 0.25 s, a checkpoint 1 s."""
+    time = Time()
+    monkeypatch.setattr(monitor, "time", time)
+    run = build(tmp_path, "trainer.max_steps=4", "checkpoint_every=2", "trainer.val_check_interval=2", *words)
+    run.data.samples = SlowSamples(run.data.samples, 0.5, time)
+    time.passes(3, run.module, "training_step")
+    time.passes(2, run.module, "validation_step")
+    time.passes(1, run.trainer.strategy, "save_checkpoint")
+    monkeypatch.setattr("irformer.dynamics.probe.probe", lambda network, batch: setattr(time, "now", time.now + 0.25) or {})
+    return run
+
+
+def monitor_of(run: Run) -> Monitor:
+    return next(callback for callback in run.trainer.callbacks if isinstance(callback, Monitor))
+
+
+PROBE = ["+callbacks.probe._target_=irformer.dynamics.probe.Probe", "+callbacks.probe.every=2", "+callbacks.probe.images=1"]
+
+
+def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):
+    """4 steps of 2 samples: 4 s of waiting, 12 of training; 3 probes, 2 validations of 2 images, and checkpoints of 1 s."""
+    run = train(timed_run(tmp_path, monkeypatch, "callbacks.probe={}", *PROBE))
+    checkpoints = monitor.time.calls["save_checkpoint"]
+    assert checkpoints >= 2
+    total = 4 + 12 + 3 * 0.25 + checkpoints + 2 * 4
+    assert monitor_of(run).closing_lines() == [
+        f"time {total:.0f} s: training {1200 / total:.1f} %, data wait {400 / total:.1f} %, validation {800 / total:.1f} %, "
+        f"probe {75 / total:.1f} %, checkpoints {100 * checkpoints / total:.1f} %"
+    ]
+    # A step waits for two samples and trains for 3 s; two patches of 32 x 32 HQ pixels. What stands between the steps takes nothing.
+    assert logged(run, "train/data_wait_share") == pytest.approx([1 / 4] * 4)
+    assert logged(run, "train/megapixels_per_second") == pytest.approx([2 * 32 * 32 / 1e6 / 4] * 4, rel=1e-6)
+
+
+def test_accumulated_batches_count_into_one_step_and_intervals_are_whole(tmp_path, monkeypatch):
+    words = ["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2", "task=sr_x3"]
+    run = train(timed_run(tmp_path, monkeypatch, *words))
+    assert logged(run, "train/megapixels_per_second") == pytest.approx([2 * 2 * 48 * 48 / 1e6 / (2 * (2 * 0.5 + 2 * 3))] * 2, rel=1e-6)
+    assert logged(run, "train/data_wait_share") == pytest.approx([1 / 7] * 2)
+
+
+def test_workers_that_read_ahead_take_nothing(tmp_path, monkeypatch):
+    """The samples' seconds pass in the worker, so that the training process waits for none."""
+    run = train(timed_run(tmp_path, monkeypatch, "data.workers=1"))
+    assert logged(run, "train/data_wait_share") == [0, 0, 0, 0]
+    assert "data wait 0.0 %" in monitor_of(run).closing_lines()[0]
+
+
+def test_validation_that_starves_the_run_is_told_with_the_keys(tmp_path, monkeypatch, caplog):
+    run = timed_run(tmp_path, monkeypatch)
+    monitor.time.passes(30, run.module, "validation_step")
+    console = Console(record=True, width=300, file=io.StringIO())
+    run.execute(console)
+    warning = r"validation takes 8\d % of the time: a larger trainer.val_check_interval makes it rarer, data.val=NAME or data.val=FOLDER"
+    assert [bool(re.match(warning, record.message)) for record in caplog.records if "validation takes" in record.message] == [True]
+    lines = console.export_text().splitlines()
+    assert lines[-2].startswith("time 1")
+    assert lines[-1].startswith("validation takes")
+
+
+def test_numbers_that_are_always_logged(tmp_path):
+    run = train(build(tmp_path, "trainer.max_steps=2", "logger=tensorboard", "optim.lr=1e-3", "trainer.gradient_clip_val=1e-3"))
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    names = {"train/loss", "train/grad_norm", "train/skipped_steps", "train/megapixels_per_second", "train/data_wait_share"}
+    assert {*names, "train/memory_gib", "lr-Adam", "val/psnr_y"} <= set(events.Tags()["scalars"])
+    for name in names:
+        assert [event.value for event in events.Scalars(name)] == pytest.approx(logged(run, name), rel=1e-6)
+    assert logged(run, "lr-Adam") == [1e-3, 1e-3]
+    assert min(logged(run, "train/grad_norm")) > 1e-2  # before clipping
+    assert 0.1 < logged(run, "train/memory_gib")[-1] < 100
+
+
+@pytest.mark.parametrize(
+    ("scale", "channels", "noise"), [(2, 3, 0.0), (3, 1, 0.0), (1, 3, 0.5), (1, 1, 0.5)], ids=["colour", "gray", "noise", "gray noise"]
+)
+def test_image_grids_show_any_kind_of_image(tmp_path, scale, channels, noise):
+    """LQ enlarged by repeating pixels, restored, HQ, side by side, 4 pixels apart; float LQ beyond [0, 1] is clamped."""
+    hq, restored = (picture(60, 48, channels, seed) for seed in range(2))
+    lq = picture(60 // scale, 48 // scale, channels, 2)
+    shown = lq
+    if noise:
+        lq = (lq / 255 + np.random.default_rng(0).normal(0, noise, lq.shape)).astype(np.float32)
+        shown = (lq.clip(0, 1) * 255).round().astype(np.uint8)
+        assert lq.min() < 0
+        assert lq.max() > 1
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=7)
+    ImageGrids(images=1, crop=192).on_validation_batch_end(trainer, None, {"restored": restored}, TestPair("a", lq, hq), 0)
+    logger.experiment.flush()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (image,) = events.Images("val/a (LQ, restored, HQ)")
+    grid = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    for i, expected in enumerate((shown.repeat(scale, 0).repeat(scale, 1), restored, hq)):
+        left = 4 + i * (48 + 4)
+        assert np.array_equal(grid[4:64, left : left + 48], np.broadcast_to(expected, (60, 48, 3)))
+
+
+def test_weights_and_biases_is_an_extra(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == "wandb" else find_spec(name, *args))
+    with pytest.raises(UserError, match=r"^logger=wandb: the package wandb is not installed: pip install irformer\[wandb\]$"):
+        build(tmp_path, "logger=wandb")
+
+
+def test_weights_and_biases_works_without_network(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for folder in (tmp_path / "first", tmp_path / "second"):  # as in a sweep, in one process
+        run = build(folder, "logger=wandb", "logger.wandb.offline=true", "trainer.max_steps=2")
+        run.execute(Console(quiet=True))
+        (record,) = (run.folder / "wandb").glob("offline-run-*/run-tiny.wandb")
+        assert b"train/loss" in record.read_bytes()
+        assert len(list((run.folder / "wandb").rglob("*.png"))) == 2  # the grids of two images
