@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from irformer.data.sources import TrainingImages, require_patches
+from irformer.data.stages import Stages
 from irformer.degradations import DeviceDegradation, PatchDegradation
 from irformer.errors import UserError
 from irformer.gray import to_gray
@@ -30,19 +31,19 @@ class TrainingSamples(Dataset[Sample]):
     Args:
         images: the training set; says how its images are drawn.
         task: gives scale, channels and degradation.
-        patch_size: side of the LQ patch in pixels; the HQ patch is task.scale times larger.
+        patch_size: side of the LQ patch in pixels, or the stages that say it for each sample; the HQ patch is task.scale times larger.
         seed: of the run.
 
     Raises:
         UserError: an image is smaller than the HQ patch, or has no degraded file where the task cannot make one.
     """
 
-    def __init__(self, images: TrainingImages, task: Task, patch_size: int, seed: int) -> None:
+    def __init__(self, images: TrainingImages, task: Task, patch_size: int | Stages, seed: int) -> None:
         self.images = images
         self.task = task
-        self.patch_size = patch_size
+        self.stages = patch_size if isinstance(patch_size, Stages) else Stages.constant(patch_size, batch_size=1)
         self.seed = seed
-        require_patches(images, patch_size * task.scale)
+        require_patches(images, max(self.stages.patch_size) * task.scale)
         if not isinstance(task.degradation, PatchDegradation | DeviceDegradation) and not images.has_lq:
             raise UserError(
                 f"task={task.name} learns from pairs, and the training images have no degraded files: "
@@ -52,13 +53,14 @@ class TrainingSamples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`: hq [C, scale*p, scale*p] and lq [C, p, p], uint8, and its index; lq is left out where the device makes it."""
         rng = np.random.default_rng((self.seed, index))
+        size = self.stages.patch_of(index)
         i = self.images.draw(rng)
         orientation = int(rng.integers(8))
         image, on_disk = self.task.crop_to_scale(self.images.hq(i)), self.images.lq(i)
         degradation = self.task.degradation
         if on_disk is None and isinstance(degradation, PatchDegradation) and degradation.turned_first:
             image, orientation = _orient(image, orientation), 0
-        scale, size = self.task.scale, self.patch_size
+        scale = self.task.scale
         top, left = (int(rng.integers(side // scale - size + 1)) for side in image.shape[:2])
         gray = self.task.train_gray[int(rng.integers(len(self.task.train_gray)))] if self.task.channels == 1 else None
 
@@ -122,10 +124,11 @@ class FirstSamples(Dataset[Sample]):
 class GlobalBatches(Sampler[list[int]]):
     """The sample indices of each batch that one process takes, step after step.
 
-    Step t uses the samples t*G ... (t+1)*G - 1 of the global batch size G, dealt out to processes and to accumulated batches in order.
+    Step t uses the samples t*G ... (t+1)*G - 1 of the global batch size G, dealt out to processes and to accumulated batches in order;
+    where G changes from stage to stage, those that follow the samples of all steps before.
 
     Args:
-        batch_size: global batch size G.
+        batch_size: global batch size G, or the stages that say it for each step.
         steps: optimizer steps of the whole run.
         start: steps already taken; their batches are not yielded again, but count in the length.
         accumulate: batches whose gradients one step adds up.
@@ -133,24 +136,26 @@ class GlobalBatches(Sampler[list[int]]):
         world_size: number of processes.
     """
 
-    def __init__(self, batch_size: int, steps: int, start: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1) -> None:
-        self.batch_size = batch_size
+    def __init__(
+        self, batch_size: int | Stages, steps: int, start: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.stages = batch_size if isinstance(batch_size, Stages) else Stages.constant(patch_size=1, batch_size=batch_size)
         self.steps = steps
         self.start = start
         self.accumulate = accumulate
         self.rank = rank
         self.world_size = world_size
-        self.share = batch_size // (accumulate * world_size)
-        assert self.share * accumulate * world_size == batch_size
+        assert all(size % (accumulate * world_size) == 0 for size in self.stages.batch_size)
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.steps):
+            share = self.stages.batch_at(step) // (self.accumulate * self.world_size)
             for part in range(self.accumulate):
-                first = step * self.batch_size + (part * self.world_size + self.rank) * self.share
-                yield list(range(first, first + self.share))
+                first = self.stages.first_sample(step) + (part * self.world_size + self.rank) * share
+                yield list(range(first, first + share))
 
 
 def surroundings(start: int, length: int, side: int, degradation: PatchDegradation) -> slice:

@@ -15,6 +15,7 @@ from irformer.config import build_network, instantiate
 from irformer.data.leaks import require_no_test_images
 from irformer.data.module import RestorationData
 from irformer.data.samples import FirstSamples, TrainingSamples
+from irformer.data.stages import Stages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.tasks import Task
@@ -24,6 +25,7 @@ from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
 from irformer.training.monitor import Clock
 from irformer.training.precision import set_precision
+from irformer.training.recipe import build_mixup, build_optimizer, require_start, training_stages
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
@@ -40,13 +42,15 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     Raises:
         UserError: the configuration or the data cannot be used as they are.
     """
+    require_start(cfg)
     root = Path(cfg.paths.data)
     resume = _resume_checkpoint(cfg, folder)
     stop = StopSignals()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     task: Task = instantiate(cfg.task)
     training = training_data(cfg, task)
-    samples = TrainingSamples(training.images, task, cfg.patch_size, cfg.seed)
+    stages = training_stages(cfg)
+    samples = TrainingSamples(training.images, task, stages, cfg.seed)
     validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task)
     notes = dict(training.notes)
@@ -54,12 +58,19 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
         notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
-    schedule = instantiate(cfg.optim.schedule)
-    module = RestorationModule(network, task, instantiate(cfg.loss), instantiate(cfg.optim.optimizer), schedule, cfg.seed)
+    module = RestorationModule(
+        network,
+        task,
+        instantiate(cfg.loss),
+        build_optimizer(cfg, network),
+        instantiate(cfg.optim.schedule),
+        cfg.seed,
+        build_mixup(cfg),
+    )
     repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
-    data = RestorationData(repeated, validation, cfg.batch_size, workers(cfg))
+    data = RestorationData(repeated, validation, stages, workers(cfg))
     trainer = _build_trainer(cfg, folder, stop)
-    share_batch(trainer, [cfg.batch_size], cfg.max_batch_per_device)
+    share_batch(trainer, stages.batch_size, cfg.max_batch_per_device)
 
     # Last of all checks, since it may decode images; what it found is kept beside the runs, for the next of them.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
@@ -72,7 +83,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     config = OmegaConf.to_yaml(cfg)
     if resume and resume.note:
         notes["resume"] = resume.note
-    facts = _facts(cfg, folder, task, training, validation, network, trainer, resume) | notes
+    facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
     return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop)
 
 
@@ -135,6 +146,7 @@ def _facts(
     folder: Path,
     task: Task,
     training: TrainingData,
+    stages: Stages,
     validation: TestSet,
     network: nn.Module,
     trainer: lightning.Trainer,
@@ -142,13 +154,17 @@ def _facts(
 ) -> dict[str, str]:
     """What the summary says before training starts."""
     parameters = sum(p.numel() for p in network.parameters())
-    patch = f"{cfg.patch_size}x{cfg.patch_size} LQ" + (f", {cfg.patch_size * task.scale} HQ" if task.scale > 1 else "")
     images = training.images
+    sizes = [
+        f"{batch} patches of {patch}x{patch} LQ" + (f", {patch * task.scale} HQ" if task.scale > 1 else "")
+        for batch, patch in zip(stages.batch_size, stages.patch_size, strict=True)
+    ]
+    later = "".join(f"; from step {first:,} {size}" for first, size in zip(stages.first_steps[1:], sizes[1:], strict=True))
     lq = "from files" if images.has_lq else "made on the fly"
     standardised = ", standardised input" if cfg.norm.standardize_input else ""
     device = trainer.strategy.root_device
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    steps = f"{trainer.max_steps:,} of {cfg.batch_size} patches of {patch}"
+    steps = f"{trainer.max_steps:,} of {sizes[0]}{later}"
     return {
         "task": task.name,
         "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "

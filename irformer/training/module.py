@@ -16,6 +16,8 @@ from irformer.data.samples import Sample, to_batch
 from irformer.data.test_sets import TestPair
 from irformer.inference import NetworkRestorer
 from irformer.tasks import Task
+from irformer.training.losses import WeightedSum
+from irformer.training.mixup import Mixup
 
 # Means over images do not depend on how these are shared out, but for Apple's GPUs, which have no more than this.
 _MEANS = torch.float32 if torch.backends.mps.is_available() else torch.float64
@@ -30,7 +32,8 @@ class RestorationModule(lightning.LightningModule):
         loss: of restored and clean batch, a scalar.
         optimizer: builds the optimizer from the parameters.
         schedule: factor of the learning rate at each optimizer step.
-        seed: of the run; what a step draws (drop path) depends on (seed, batch, process) alone, so that a resumed run draws the same.
+        seed: of the run; what a step draws (drop path, mixup) depends on (seed, batch, process) alone, also after a resume.
+        mixup: blends the patches of a batch, or None.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class RestorationModule(lightning.LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[[int], float],
         seed: int,
+        mixup: Mixup | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -49,6 +53,7 @@ class RestorationModule(lightning.LightningModule):
         self.build_optimizer = optimizer
         self.schedule = schedule
         self.seed = seed
+        self.mixup = mixup
         self.validation_means = {name: MeanMetric().set_dtype(_MEANS) for name in task.protocol.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
 
@@ -71,8 +76,19 @@ class RestorationModule(lightning.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence((self.seed, batch_idx, self.global_rank)).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """The loss of one batch {lq, hq}."""
-        loss = self.loss(self.network(batch["lq"]), batch["hq"])
+        """The loss of one batch {lq, hq}, in float32 whatever the network computes in; a weighted sum's terms are logged by name."""
+        lq, hq = batch["lq"], batch["hq"]
+        if self.mixup is not None:
+            lq, hq = self.mixup(lq, hq, self.seed, batch_idx, self.global_rank)
+        restored = self.network(lq)
+        with torch.autocast(self.device.type, enabled=False):
+            restored = restored.float()
+            if isinstance(self.loss, WeightedSum):
+                parts = self.loss.parts(restored, hq)
+                loss = self.loss.total(parts)
+                self.log_dict({f"train/loss_{name}": value for name, value in parts.items()}, sync_dist=True)
+            else:
+                loss = self.loss(restored, hq)
         self.log("train/loss", loss, sync_dist=True)  # the mean over the processes' shares
         return loss
 

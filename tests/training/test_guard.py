@@ -54,13 +54,14 @@ def trained_without(run: Run, steps: int, left_out: set[int], accumulate: int, b
     network.train()
     optimizer = run.module.build_optimizer(network.parameters())
     average: dict[str, Tensor] = {}
-    share = run.data.batch_size // accumulate
+    size = run.data.stages.batch_at(0)
+    share = size // accumulate
     for step in range(steps):
         optimizer.zero_grad()
         if step in left_out:
             continue
         for part in range(accumulate):
-            first = step * run.data.batch_size + part * share
+            first = step * size + part * share
             samples = [run.data.samples[i] for i in range(first, first + share)]
             lq, hq = (torch.stack([sample[key] for sample in samples]).float() / 255 for key in ("lq", "hq"))
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):

@@ -1,0 +1,84 @@
+"""Progressive patches and batches: which samples a step takes, and how large they are."""
+
+import pytest
+import torch
+from conftest import picture
+from test_samples import super_resolution
+from torch.utils.data import DataLoader
+
+from irformer.data.images import write_image
+from irformer.data.samples import GlobalBatches, TrainingSamples
+from irformer.data.sources import FolderImages, pair_folders
+from irformer.data.stages import Stages
+from irformer.errors import UserError
+
+# Three stages: steps 0-1 take samples 0-7 and 8-15, steps 2-4 take 4 each up to 27, then 2 each.
+STAGES = Stages(steps=[2, 3, 1], patch_size=[8, 12, 20], batch_size=[8, 4, 2])
+
+
+@pytest.fixture
+def samples(tmp_path) -> TrainingSamples:
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", picture(50, 44 + i, seed=i))
+    return TrainingSamples(FolderImages(pair_folders(tmp_path, None, 2), 2), super_resolution(2), STAGES, seed=0)
+
+
+def test_restormers_stages_by_step_and_sample():
+    stages = Stages([92_000, 64_000, 48_000, 36_000, 36_000, 24_000], [128, 160, 192, 256, 320, 384], [64, 40, 32, 16, 8, 8])
+    assert [stages.batch_at(step) for step in (0, 91_999, 92_000, 155_999, 156_000, 204_000, 240_000, 276_000, 400_000)] == [
+        64, 64, 40, 40, 32, 16, 8, 8, 8,
+    ]  # fmt: skip
+    seen = 92_000 * 64 + 64_000 * 40 + 48_000 * 32
+    assert stages.first_sample(204_000) == seen == 9_984_000
+    assert [stages.patch_of(index) for index in (0, 92_000 * 64 - 1, 92_000 * 64, seen - 1, seen)] == [128, 128, 160, 192, 256]
+    assert stages.first_sample(300_000) == seen + 36_000 * 16 + 36_000 * 8 + 24_000 * 8
+
+
+def test_every_sample_is_taken_once_and_in_order():
+    batches = list(GlobalBatches(STAGES, 7))
+    assert [len(batch) for batch in batches] == [8, 8, 4, 4, 4, 2, 2]
+    assert [index for batch in batches for index in batch] == list(range(32))
+
+
+def test_all_patches_of_a_batch_have_the_size_of_its_stage(samples):
+    sizes = [(len(batch["lq"]), batch["lq"].shape[-1], batch["hq"].shape[-1]) for batch in DataLoader(samples, batch_sampler=_batches())]
+    assert sizes == [(8, 8, 16)] * 2 + [(4, 12, 24)] * 3 + [(2, 20, 40)] * 2
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_a_resumed_sampler_goes_on_within_a_stage_and_at_its_edges(start):
+    assert list(GlobalBatches(STAGES, 7, start=start)) == list(GlobalBatches(STAGES, 7))[start:]
+
+
+def test_workers_and_processes_change_no_sample(samples):
+    alone = list(DataLoader(samples, batch_sampler=_batches()))
+    shared = list(DataLoader(samples, batch_sampler=_batches(), num_workers=2))
+    ranks = [list(DataLoader(samples, batch_sampler=_batches(rank=rank, world_size=2))) for rank in range(2)]
+    for step, batch in enumerate(alone):
+        for name in ("lq", "hq"):
+            assert torch.equal(batch[name], shared[step][name])
+            assert torch.equal(batch[name], torch.cat([ranks[0][step][name], ranks[1][step][name]]))
+
+
+def test_accumulated_batches_deal_out_the_step():
+    parts = list(GlobalBatches(STAGES, 7, accumulate=2))
+    whole = list(GlobalBatches(STAGES, 7))
+    assert [parts[2 * step] + parts[2 * step + 1] for step in range(7)] == whole
+
+
+def test_the_largest_patch_must_fit_every_image(tmp_path):
+    write_image(tmp_path / "small.png", picture(38, 60))
+    images = FolderImages(pair_folders(tmp_path, None, 2), 2)
+    with pytest.raises(UserError, match=r"small\.png: 60x38 pixels, smaller than the training patch of 40x40"):
+        TrainingSamples(images, super_resolution(2), STAGES, seed=0)
+
+
+def test_stages_that_cannot_be_are_told():
+    with pytest.raises(UserError, match="one number for each stage in each of its lists, found 2 steps, 3 patch_size, 2 batch_size"):
+        Stages([1, 2], [8, 8, 8], [4, 4])
+    with pytest.raises(UserError, match=r"progressive\.batch_size=\[4, 0\]: expected whole numbers, 1 or more"):
+        Stages([1, 2], [8, 8], [4, 0])
+
+
+def _batches(rank: int = 0, world_size: int = 1) -> GlobalBatches:
+    return GlobalBatches(STAGES, 7, rank=rank, world_size=world_size)
