@@ -20,11 +20,6 @@ def test_every_model_composes(model):
         assert sum(p.numel() for p in build_network(cfg.model).parameters()) < 600_000
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_composes(experiment):
-    compose("train", [f"experiment={experiment}", "name=test"])
-
-
 @pytest.mark.slow
 def test_a_wheel_carries_configs_template_and_published_numbers(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(REPOSITORY)]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import picture
+from rich.console import Console
 
 from irformer.config import compose
 from irformer.data.images import write_image
 from irformer.errors import UserError
 from irformer.training.build import build_run
-from irformer.training.run import Run
 
 SMALL = [
     "model=swinir_tiny",
@@ -23,7 +23,6 @@ SMALL = [
     "logger=csv",
     "callbacks.probe=null",
     "trainer.log_every_n_steps=1",
-    "+trainer.limit_val_batches=0",
     "batch_size=4",
     "patch_size=8",
     "name=test",
@@ -42,13 +41,13 @@ def images(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("images")
     for i in range(3):
         write_image(folder / f"{i}.png", picture(56, 60, seed=i))
-    return [f"data.path={folder}", f"data.val={folder}", f"test_sets=[{folder}]"]
+    (folder / "val").mkdir()
+    write_image(folder / "val" / "0.png", picture(24, 24))
+    return [f"data.path={folder}", f"data.val={folder / 'val'}", f"test_sets=[{folder / 'val'}]"]
 
 
-def fit(folder: Path, *overrides: str) -> Run:
-    run = build_run(compose("train", [*SMALL, *overrides]), folder)
-    run.trainer.fit(run.module, run.data, ckpt_path=run.resume)
-    return run
+def train(folder: Path, *overrides: str) -> None:
+    build_run(compose("train", [*SMALL, *overrides]), folder).execute(Console(quiet=True))
 
 
 def logged(folder: Path, name: str) -> list[float]:
@@ -59,14 +58,14 @@ def logged(folder: Path, name: str) -> list[float]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, images) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    fit(folder, *images, *PROGRESSIVE, "trainer.max_steps=6")
+    train(folder, *images, *PROGRESSIVE, "trainer.max_steps=6")
     return folder
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5], ids=["at an edge", "within a stage", "beyond the last stage's steps"])
 def test_a_run_in_stages_resumes_to_the_same_bits(tmp_path, images, whole, stop):
-    fit(tmp_path, *images, *PROGRESSIVE, f"trainer.max_steps={stop}")
-    fit(tmp_path, *images, *PROGRESSIVE, "trainer.max_steps=6", f"resume={tmp_path}")
+    train(tmp_path, *images, *PROGRESSIVE, f"trainer.max_steps={stop}")
+    train(tmp_path, *images, *PROGRESSIVE, "trainer.max_steps=6", f"resume={tmp_path}")
     first, resumed = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, tmp_path))
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, resumed[part][name]) for name, value in first[part].items())
@@ -102,9 +101,8 @@ def test_an_argument_that_the_optimizer_refuses_is_told_before_training(tmp_path
 
 def test_a_batch_that_cannot_be_shared_in_some_stage_is_refused(tmp_path, images):
     cfg = compose("train", [*SMALL, *images, *PROGRESSIVE, "trainer.accumulate_grad_batches=4"])
-    run = build_run(cfg, tmp_path)
     with pytest.raises(UserError, match=r"batch_size=2 \(global\) cannot be shared by 1 processes and 4 accumulated batches"):
-        run.trainer.fit(run.module, run.data)
+        build_run(cfg, tmp_path).execute(Console(quiet=True))
 
 
 @pytest.mark.parametrize(
