@@ -139,7 +139,8 @@ def require_patches(images: TrainingImages, patch: int) -> None:
         height, width = images.size(small[0])
         raise UserError(
             f"{images.name(small[0])}: {width}x{height} pixels, smaller than the training patch of {patch}x{patch} "
-            f"({len(small)} such images): remove them, or set patch_size={min(sides) // images.scale} or less"
+            f"({len(small)} such images): remove them, set patch_size={min(sides) // images.scale} or less, or continue them by their "
+            "mirror image (data.mirror_small=true)"
         )
 
 

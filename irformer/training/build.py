@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
 from irformer.config import build_network, instantiate
 from irformer.data.leaks import require_no_test_images
+from irformer.data.mirrored import MirroredImages
 from irformer.data.module import RestorationData
 from irformer.data.samples import FirstSamples, TrainingSamples
 from irformer.data.stages import Stages
@@ -50,7 +51,8 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     task: Task = instantiate(cfg.task)
     training = training_data(cfg, task)
     stages = training_stages(cfg)
-    samples = TrainingSamples(training.images, task, stages, cfg.seed)
+    images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images
+    samples = TrainingSamples(images, task, stages, cfg.seed)
     validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task)
     notes = dict(training.notes)

@@ -1,5 +1,7 @@
 """Progressive patches and batches: which samples a step takes, and how large they are."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import picture
@@ -7,6 +9,7 @@ from test_samples import super_resolution
 from torch.utils.data import DataLoader
 
 from irformer.data.images import write_image
+from irformer.data.mirrored import MirroredImages
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import FolderImages, pair_folders
 from irformer.data.stages import Stages
@@ -82,3 +85,30 @@ def test_stages_that_cannot_be_are_told():
 
 def _batches(rank: int = 0, world_size: int = 1) -> GlobalBatches:
     return GlobalBatches(STAGES, 7, rank=rank, world_size=world_size)
+
+
+def test_small_images_are_continued_by_their_mirror_image(tmp_path):
+    """As cv2.copyMakeBorder with BORDER_REFLECT, which Restormer's loader calls; larger images stay as they are."""
+    images = {"a": picture(38, 60), "b": picture(17, 30), "c": picture(64, 70)}
+    for name, image in images.items():
+        write_image(tmp_path / f"{name}.png", image)
+    mirrored = MirroredImages(FolderImages(pair_folders(tmp_path, None, 2), 2), side=40)
+    assert [mirrored.size(i) for i in range(3)] == [(40, 60), (40, 40), (64, 70)]
+    assert (mirrored.hq(0) == cv2.copyMakeBorder(images["a"], 0, 2, 0, 0, cv2.BORDER_REFLECT)).all()
+    assert (mirrored.hq(1) == cv2.copyMakeBorder(images["b"][:16], 0, 24, 0, 10, cv2.BORDER_REFLECT)).all()
+    assert (mirrored.hq(2) == images["c"]).all()
+    samples = TrainingSamples(mirrored, super_resolution(2), STAGES, seed=0)
+    assert {samples[index]["hq"].shape[-1] for index in range(30)} == {16, 24, 40}
+
+
+def test_small_pairs_are_continued_alike(tmp_path):
+    for name in ("HR", "LR"):
+        (tmp_path / name).mkdir()
+    ramp = np.arange(18 * 22, dtype=np.uint16).reshape(18, 22, 1).repeat(3, 2) % 251
+    write_image(tmp_path / "LR" / "0.png", ramp.astype(np.uint8))
+    write_image(tmp_path / "HR" / "0.png", ramp.astype(np.uint8).repeat(2, 0).repeat(2, 1))
+    mirrored = MirroredImages(FolderImages(pair_folders(tmp_path / "HR", tmp_path / "LR", 2), 2), side=60)
+    lq = mirrored.lq(0)
+    assert lq is not None
+    assert lq.shape == (30, 30, 3)
+    assert (mirrored.hq(0) == lq.repeat(2, 0).repeat(2, 1)).all()

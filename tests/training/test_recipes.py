@@ -143,6 +143,7 @@ def test_a_recipe_has_the_published_numbers(name):
     assert cfg.init_recipe == start
     assert cfg.optim.ema == (None if name.startswith("restormer") else 0.999)
     assert name.endswith(cfg.task.name.removeprefix("sr"))
+    assert cfg.data.draw == ("images" if name == "hat_iln_x2" or name.startswith(("swinir_denoise", "swinir_jpeg")) else "area")
     assert cfg.task.protocol.get("lr", "matlab_uint8") == ("matlab_double" if "mini" in name or "iln" in name else "matlab_uint8")
 
 
@@ -165,6 +166,7 @@ def test_restormer_has_its_stages_mixup_clipping_and_schedule():
     assert list(cfg.progressive.batch_size) == [64, 40, 32, 16, 8, 8]
     assert (cfg.mixup.beta, cfg.mixup.identity, cfg.trainer.gradient_clip_val) == (1.2, True, 0.01)
     assert (cfg.optim.schedule.flat, cfg.optim.schedule.end_lr, cfg.optim.optimizer.weight_decay) == (92_000, 1e-6, 1e-4)
+    assert cfg.data.mirror_small
     assert (cfg.norm.name, cfg.model.bias, cfg.task.protocol.noise) == ("ln_biasfree", False, "rgb")
 
 
