@@ -32,7 +32,8 @@ class RestorationModule(lightning.LightningModule):
         loss: of restored and clean batch, a scalar.
         optimizer: builds the optimizer from the parameters.
         schedule: factor of the learning rate at each optimizer step.
-        seed: of the run; what a step draws (drop path, mixup) depends on (seed, batch, process) alone, also after a resume.
+        seed: of the run; what a step draws (drop path, mixup) depends on (seed, batch, process) alone, so that a resumed run draws the
+            same.
         mixup: blends the patches of a batch, or None.
     """
 
