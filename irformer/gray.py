@@ -18,9 +18,9 @@ def to_gray(rgb: NDArray[np.uint8], rule: GrayRule) -> NDArray[np.uint8]:
             file readers have further roundings of their own, so that test images are read as gray (`irformer.data.images.read_gray`).
     """
     if rule == "matlab":
-        # Weights in the order of BGR, as in the published test code: the order of a sum decides on which side a tie falls.
-        bgr = np.ascontiguousarray(rgb[..., ::-1], np.float32)
-        gray = (np.dot(bgr, [24.966, 128.553, 65.481]) / 255.0 + 16.0).round().astype(np.uint8)
+        # Pixels / 255 in float32 and a sum in the order of BGR, as in the published test code: 194 colours are ties, which go up.
+        bgr = np.ascontiguousarray(rgb[..., ::-1], np.float32) / np.float32(255)
+        gray = (np.dot(bgr, [24.966, 128.553, 65.481]) + 16.0).round().astype(np.uint8)
     else:
         gray = np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
     return gray[..., None]

@@ -91,6 +91,18 @@ def test_gray_of_the_two_rules():
     assert np.array_equal(to_gray(image, "opencv")[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
 
+def test_matlab_s_y_falls_to_the_side_of_the_published_code_at_every_tie():
+    """Of all colours 194 lie half way between two levels; SwinIR's float32 pixels send all of them up, float64 does not."""
+    grid = np.stack(np.meshgrid(*[np.arange(256)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    ties = grid[(grid @ [65481, 128553, 24966]) % 255000 == 127500]
+    assert len(ties) == 194
+    pixels = ties[None, :, ::-1].astype(np.float32)
+    pixels /= 255.0
+    swinir = (np.dot(pixels, [24.966, 128.553, 65.481]) + 16.0).round()
+    assert np.array_equal(to_gray(ties[None].astype(np.uint8), "matlab")[..., 0], swinir)
+    assert np.array_equal(swinir[0], (ties @ [65481, 128553, 24966] + 127500) // 255000 + 16)
+
+
 def test_jpeg_is_opencvs():
     image = picture(37, 50)
     bgr = np.ascontiguousarray(image[..., ::-1])

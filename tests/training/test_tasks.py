@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, default_collate
 from irformer.config import build_network, compose, instantiate, options
 from irformer.data.images import write_image
 from irformer.data.samples import GlobalBatches, TrainingSamples, to_batch
-from irformer.data.sources import TrainingImages, pair_folders
+from irformer.data.sources import FolderImages, pair_folders
 from irformer.degradations import DeviceDegradation, GaussianNoise, Jpeg
 from irformer.errors import UserError
 from irformer.gray import to_gray
@@ -86,7 +86,7 @@ def test_deraining_without_degraded_files_is_refused(tmp_path, folders):
 
 def samples_of(folders, name: str, *overrides: str, seed: int = 0, patch: int = 16) -> TrainingSamples:
     task = task_of(name, *overrides)
-    return TrainingSamples(TrainingImages(pair_folders(folders / "clean", None, 1), 1), task, patch, seed)
+    return TrainingSamples(FolderImages(pair_folders(folders / "clean", None, 1), 1), task, patch, seed)
 
 
 @pytest.mark.parametrize("name", ["denoise_color_blind", "denoise_gray_25"])
