@@ -1,4 +1,4 @@
-"""Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE] [--tasks NAME ...]."""
+"""Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE], or --tasks NAME ...."""
 
 from irformer.commands.protocols import protocols
 

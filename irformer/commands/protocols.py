@@ -21,13 +21,17 @@ def protocols() -> None:
     """Measure every task without a network, on all its test sets at hand, into the table of a page."""
     parser = argparse.ArgumentParser(description=f"Put a table of all tasks and test sets between the lines {START} and {END} of a page.")
     parser.add_argument("page", type=Path, nargs="?", default=Path("docs/protocols.md"))
-    parser.add_argument("--tasks", nargs="+", default=[name for name in options("task") if not name.startswith("_")])
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these, on the terminal alone: the page holds all")
     arguments = parser.parse_args()
+    root = Path(os.environ.get("IRFORMER_DATA", "data"))
     with telling_mistakes("benchmark"):
+        if arguments.tasks:
+            measure_all(arguments.tasks, root).show(readable_console())
+            return
         page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else ""
         if START not in page or END not in page:
             raise UserError(f"{arguments.page}: expected a page with the lines {START} and {END}")
-        table = measure_all(arguments.tasks, Path(os.environ.get("IRFORMER_DATA", "data")))
+        table = measure_all([name for name in options("task") if not name.startswith("_")], root)
     before, after = page.partition(START)[0], page.partition(END)[2]
     written = f"{before}{START}\n\n{table.markdown()}\n{END}{after}"
     write_atomically(arguments.page, lambda aside: aside.write_text(written, encoding="utf-8"))
