@@ -59,7 +59,9 @@ def test_profile_leaves_a_trace_and_a_table_of_ten_operations(tmp_path, monkeypa
     shares = [float(row[3]) for row in rows]
     assert shares == sorted(shares, reverse=True)
     assert 30 < sum(shares) <= 100
-    assert all(row[0].strip().startswith("aten::") for row in rows[:5])
+    names = [row[0].strip() for row in rows]
+    assert len(set(names)) == 10
+    assert sum(name.startswith("aten::") for name in names) >= 5  # the others are steps of autograd and the optimizer
     assert "wrote run/trace.json" in out
     with pytest.raises(UserError, match=r"debug=profile takes 8 batches .* training has 7: give a larger trainer\.max_steps"):
         train(build(tmp_path / "short", "debug=profile", "trainer.max_steps=7"))
