@@ -161,7 +161,7 @@ def _facts(
         f"{batch} patches of {patch}x{patch} LQ" + (f", {patch * task.scale} HQ" if task.scale > 1 else "")
         for batch, patch in zip(stages.batch_size, stages.patch_size, strict=True)
     ]
-    later = "".join(f"; from step {first:,} {size}" for first, size in zip(stages.first_steps[1:], sizes[1:], strict=True))
+    later = "".join(f"; from step {first:,}: {size}" for first, size in zip(stages.first_steps[1:], sizes[1:], strict=True))
     lq = "from files" if images.has_lq else "made on the fly"
     standardised = ", standardised input" if cfg.norm.standardize_input else ""
     device = trainer.strategy.root_device
