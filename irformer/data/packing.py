@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder, missing_set
+from irformer.data.catalog import SAMPLE, TEST_SETS, TRAINING_SETS, find_folder, missing_set
 from irformer.data.images import fingerprint, list_images, read_header, read_intact_image
+from irformer.data.inventory import clean_folder, degraded_folder
 from irformer.data.sources import FolderImages, ImagePair, TrainingImages, find_lq, find_training_set, known_set, pair_folders, unfit_pairs
 from irformer.data.store import HQ, INDEX, PackedImages, Store, changes, lq_role, pack
-from irformer.data.test_sets import find_test_set, is_test_set
-from irformer.degradations import Downscale
 from irformer.errors import UserError
-from irformer.tasks import Protocol, Task
 
 OnProgress = Callable[[int, int, str], None]
 """Called after each file: how many are done, of how many, and its name."""
@@ -154,7 +152,7 @@ def verify_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_p
         UserError: the set is unknown, or neither its files nor its store are on disk.
     """
     name = _catalog_name(name)
-    if is_test_set(name):
+    if name in TEST_SETS:
         return _verify_test_set(name, root, on_progress)
     folder = (packed or root / "packed") / (name if name in TRAINING_SETS else store_name(Path(name)))
     has_store = (folder / INDEX).is_file()
@@ -178,26 +176,24 @@ def _damaged(paths: list[Path], on_progress: OnProgress) -> list[str]:
 
 
 def _verify_test_set(name: str, root: Path, on_progress: OnProgress) -> list[str]:
-    """As verify_set, for every scale that the set has degraded files of."""
-    clean = {pair.hq for pair in find_test_set(name, root, _super_resolution(1)).pairs}
-    sets = [find_test_set(name, root, _super_resolution(scale)) for scale in _SCALES if scale > 1]
-    with_lq = [test_set for test_set in sets if any(pair.lq for pair in test_set.pairs)]
-    degraded = {pair.lq for test_set in with_lq for pair in test_set.pairs if pair.lq}
-    lines = _damaged(sorted(clean | degraded), on_progress)
-    if lines:
+    """As verify_set, with the degraded files of every scale, and those of the clean images' own size (rain)."""
+    clean = clean_folder(name, root)
+    if clean is None:
+        raise missing_set(name, root, TEST_SETS[name])
+    degraded = {scale: folder for scale in _SCALES if (folder := degraded_folder(name, root, scale))}
+    pairs = {scale: pair_folders(clean, folder, scale) for scale, folder in degraded.items()}
+    files = {pair.hq for pair in pair_folders(clean, None, 1)} | {path for some in pairs.values() for path in _lq_files(some)}
+    lines = _damaged(sorted(files), on_progress)
+    if lines:  # a file that cannot be read fits nothing
         return lines
-    for test_set in with_lq:
-        for i in range(len(test_set)):
-            try:
-                test_set[i]
-            except UserError as error:
-                lines.append(str(error))
+    for scale, some in pairs.items():
+        most = 12 if scale > 1 else 1  # LR may have been made of clean images cut to multiples of 12 (GTmod12)
+        for pair in some:
+            hq, lq = read_header(pair.hq), read_header(pair.lq) if pair.lq else None
+            if lq and not (0 <= hq.height - scale * lq.height < most and 0 <= hq.width - scale * lq.width < most):
+                sizes = f"{hq.path} is {hq.width}x{hq.height} and {lq.path} {lq.width}x{lq.height}"
+                lines.append(f"{sizes}: they do not fit at scale {scale}")
     return lines
-
-
-def _super_resolution(scale: int) -> Task:
-    protocol = Protocol(lr="matlab_uint8", border=scale, padding="network", metrics=("psnr_y",))
-    return Task(f"sr_x{scale}", scale, 3, Downscale(scale), protocol, ())
 
 
 def _verify_store(folder: Path, roles: dict[str, list[Path]]) -> list[str]:
@@ -214,8 +210,9 @@ def _verify_store(folder: Path, roles: dict[str, list[Path]]) -> list[str]:
 
 
 def _catalog_name(name: str) -> str:
-    """A training set's name as the catalog writes it (`bsds400` is BSDS400, as in data=bsds400); anything else as it is."""
-    return {known.lower(): known for known in TRAINING_SETS}.get(name.lower(), name)
+    """A set's name as the catalog writes it (`bsds400` is BSDS400, BSD100 is B100); anything else as it is."""
+    aliases = {alias.lower(): known for known, folders in TEST_SETS.items() for alias in folders}
+    return (aliases | {known.lower(): known for known in (*TEST_SETS, *TRAINING_SETS)}).get(name.lower(), name)
 
 
 def _roles(name: str, root: Path, lq: Path | None) -> dict[str, list[Path]]:

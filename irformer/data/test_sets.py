@@ -135,11 +135,6 @@ class TestSet(Sequence[TestPair]):
 _GRAY_TOLD = {"matlab": "MATLAB's Y (rounded, 16-235)", "opencv": "OpenCV's reader (0-255)"}
 
 
-def is_test_set(name: str) -> bool:
-    """Whether a name is one that papers give a test set."""
-    return any(name.lower() == alias.lower() for names in TEST_SETS.values() for alias in names)
-
-
 def find_test_set(name: str, root: Path, task: Task) -> TestSet:
     """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder.
 

@@ -108,8 +108,8 @@ def _sets(data: DictConfig, root: Path) -> tuple[list[str], list[float] | None, 
 
 
 def _wants_lq_files(task: Task) -> bool:
-    """Whether degraded images that come with a set are this task's: official LR files are MATLAB's imresize on uint8."""
-    return task.scale > 1 and task.protocol.lr == "matlab_uint8"
+    """Whether degraded images that come with a set are this task's: rain, or official LR files, which are MATLAB's imresize on uint8."""
+    return isinstance(task.degradation, FromFiles) or (task.scale > 1 and task.protocol.lr == "matlab_uint8")
 
 
 def validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:

@@ -186,9 +186,21 @@ def test_known_test_sets_are_verified_with_their_lq(root):
     for place, size in [("HR", (40, 60)), ("LR_bicubic/X2", (20, 30)), ("LR_bicubic/X4", (10, 10))]:
         (root / "Set5" / place).mkdir(parents=True)
         write_image(root / "Set5" / place / "baby.png", picture(*size))
+    for place in ("input", "target"):
+        (root / "Rain100L" / place).mkdir(parents=True)
+        write_image(root / "Rain100L" / place / "1.png", picture(40, 60))
     lines = verify_set("set5", root, None, None, quiet)
     assert len(lines) == 1
     assert "LR_bicubic/X4/baby.png 10x10: they do not fit at scale 4" in lines[0]
+    assert verify_set("Rain100L", root, None, None, quiet) == []
+    write_image(root / "Rain100L" / "input" / "1.png", picture(40, 58))
+    assert "input/1.png 58x40: they do not fit at scale 1" in verify_set("Rain100L", root, None, None, quiet)[0]
+    (root / "Set5" / "LR_bicubic" / "X2" / "baby.png").write_bytes(b"")
+    assert verify_set("Set5", root, None, None, quiet) == [
+        f"{root / 'Set5' / 'LR_bicubic' / 'X2' / 'baby.png'}: not a readable image (0 bytes): restore or remove the file"
+    ]
+    with pytest.raises(UserError, match="B100 was not found below"):
+        verify_set("BSD100", root, None, None, quiet)
 
 
 def test_only_sets_and_folders_can_be_packed(root):

@@ -142,3 +142,21 @@ def test_a_file_that_vanishes_is_named_and_the_step_reached_is_saved(root, tmp_p
     build(root, tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}").execute(Console(quiet=True))
     assert checkpoint(tmp_path / "run")["global_step"] == 12
     assert same_weights(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "run"))
+
+
+def test_pairs_of_a_known_set_train_deraining_and_nothing_else(root, tmp_path):
+    """Rain13K's rainy images are deraining's degraded images, packed or not; denoising makes its own."""
+    for place, seed in (("Rain13K/target", 1), ("Rain13K/input", 2), ("Rain100L/target", 3), ("Rain100L/input", 4)):
+        (root / place).mkdir(parents=True)
+        for i in range(2):
+            write_image(root / place / f"{i}.png", picture(40, 60, seed=10 * seed + i))
+    rainy = {picture(40, 60, seed=20 + i).tobytes() for i in range(2)}
+    for source in ("folder", "packed"):
+        run = build(root, tmp_path / "run", "data=rain13k", "task=derain", "test_sets=[Rain100L]")
+        assert f"rain13k, 2 images, {source}, LQ from files" in run.facts["data"]
+        images = run.data.samples.images
+        assert {images.lq(i).tobytes() for i in range(2)} == rainy
+        run = build(root, tmp_path / "run", "data=rain13k", "task=denoise_color_25")
+        assert f"rain13k, 2 images, {source}, LQ made on the fly" in run.facts["data"]
+        assert run.data.samples.images.lq(0) is None
+        pack_set("Rain13K", root, None, None, lambda *_: None)
