@@ -70,18 +70,22 @@ class TrainingSamples(Dataset[Sample]):
         def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return pixels if gray is None else to_gray(pixels, gray)
 
-        hq = patch(colours(image[top * scale : (top + size) * scale, left * scale : (left + size) * scale]))
-        sample = {"hq": hq, "index": torch.tensor(index)}
-        if on_disk is not None:
-            sample["lq"] = patch(colours(on_disk[top : top + size, left : left + size]))
-        elif isinstance(degradation, PatchDegradation):
+        if on_disk is None and isinstance(degradation, PatchDegradation):
             rows, columns = (
                 surroundings(start * scale, size * scale, side, degradation)
                 for start, side in zip((top, left), image.shape[:2], strict=True)
             )
-            lq = degradation.degrade_patch(colours(image[rows, columns]), rng)
-            inner_top, inner_left = top - rows.start // scale, left - columns.start // scale
-            sample["lq"] = patch(lq[inner_top : inner_top + size, inner_left : inner_left + size])
+            around = colours(image[rows, columns])
+            inner_top, inner_left = top * scale - rows.start, left * scale - columns.start
+            hq = around[inner_top : inner_top + size * scale, inner_left : inner_left + size * scale]
+            lq = degradation.degrade_patch(around, rng)
+            inner_top, inner_left = inner_top // scale, inner_left // scale
+            lq = lq[inner_top : inner_top + size, inner_left : inner_left + size]
+            return {"hq": patch(hq), "index": torch.tensor(index), "lq": patch(lq)}
+        hq = colours(image[top * scale : (top + size) * scale, left * scale : (left + size) * scale])
+        sample = {"hq": patch(hq), "index": torch.tensor(index)}
+        if on_disk is not None:
+            sample["lq"] = patch(colours(on_disk[top : top + size, left : left + size]))
         return sample
 
 
