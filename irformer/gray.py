@@ -19,8 +19,8 @@ def to_gray(rgb: NDArray[np.uint8], rule: GrayRule) -> NDArray[np.uint8]:
     """
     if rule == "matlab":
         # Pixels / 255 in float32 and a sum in the order of BGR, as in the published test code: 194 colours are ties, which go up.
-        bgr = np.ascontiguousarray(rgb[..., ::-1], np.float32) / np.float32(255)
-        gray = (np.dot(bgr, [24.966, 128.553, 65.481]) + 16.0).round().astype(np.uint8)
+        red, green, blue = ((rgb[..., c].astype(np.float32) / np.float32(255)).astype(np.float64) for c in range(3))
+        gray = (24.966 * blue + 128.553 * green + 65.481 * red + 16.0).round().astype(np.uint8)
     else:
         gray = np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
     return gray[..., None]

@@ -59,23 +59,20 @@ def read_header(path: Path) -> ImageHeader:
     Raises:
         UserError: the file is unreadable, truncated, or of a kind that would be read wrong (16-bit, CMYK).
     """
-    try:
-        with Image.open(path) as image:
-            _check_kind(path, image)
-            width, height = image.size
-            turned = _orientation(image) >= 5
-            gray = image.mode in ("1", "L", "LA")
-            end = _ENDS.get(image.format or "")
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist: mend or remove the link") from None
-        raise UserError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: not a readable image ({path.stat().st_size} bytes): restore or remove the file") from None
-    if end and not _ends_with(path, end):
-        raise UserError(f"{path}: truncated, the file stops before its end marker: restore or remove the file")
+    with _opening(path):
+        try:
+            with Image.open(path) as image:
+                _check_kind(path, image)
+                width, height = image.size
+                turned = _orientation(image) >= 5
+                gray = image.mode in ("1", "L", "LA")
+                end = _ENDS.get(image.format or "")
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, UserError) or getattr(error, "errno", None):
+                raise
+            raise UserError(f"{path}: not a readable image ({path.stat().st_size} bytes): restore or remove the file") from None
+        if end and not _ends_with(path, end):
+            raise UserError(f"{path}: truncated, the file stops before its end marker: restore or remove the file")
     return ImageHeader(path, *((width, height) if turned else (height, width)), gray)
 
 
@@ -89,7 +86,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         UserError: the file is unreadable, truncated, 16-bit, CMYK, or partly transparent.
     """
     header = read_header(path)
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with _opening(path):
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        orientation = _orientation_of(path)
     if pixels is None:
         raise UserError(f"{path}: cannot be decoded, the file is damaged: restore or remove it")
     if pixels.dtype != np.uint8:
@@ -104,7 +103,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         pixels = pixels[..., 2::-1]
     else:
         pixels = pixels[..., ::-1]
-    upright = _upright(path, pixels.astype(np.uint8, copy=False))
+    upright = _upright(pixels.astype(np.uint8, copy=False), orientation)
     assert upright.shape[:2] == (header.height, header.width)
     return np.ascontiguousarray(upright)
 
@@ -119,7 +118,8 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
         UserError: the file is unreadable, truncated, 16-bit, or CMYK.
     """
     header = read_header(path)
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    with _opening(path):
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise UserError(f"{path}: cannot be decoded, the file is damaged: restore or remove it")
     assert pixels.shape == (header.height, header.width)
@@ -161,6 +161,21 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise UserError(f"{path}: unknown image format; known: {', '.join(SUFFIXES)}")
     _, encoded = cv2.imencode(path.suffix.lower(), np.ascontiguousarray(image[..., ::-1]))
     path.write_bytes(encoded.tobytes())
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Tell by name why a file cannot be opened, at whichever of its readings that comes up: files also go while they are used."""
+    try:
+        yield
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist: mend or remove the link") from None
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        if not error.errno:
+            raise
+        raise UserError(f"{path}: cannot be read ({error.strerror}): restore or remove the file") from None
 
 
 @contextlib.contextmanager
@@ -208,10 +223,13 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
-def _upright(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn the pixels as the file's EXIF orientation says: cameras store what the sensor saw."""
+def _orientation_of(path: Path) -> int:
     with Image.open(path) as image:
-        orientation = _orientation(image)
+        return _orientation(image)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn the pixels as the file's EXIF orientation says: cameras store what the sensor saw."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[:, ::-1]
     quarter_turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
