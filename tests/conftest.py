@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["reliability"]
+
 
 def _folder(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
