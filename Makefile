@@ -13,11 +13,12 @@ ifneq ($(wildcard ../shared/weights),)
 export IRFORMER_WEIGHTS ?= $(abspath ../shared/weights)
 endif
 
-.PHONY: help install demo protocols reliability test test-slow check clean
+.PHONY: help install demo protocols configuration reliability test test-slow check clean
 
 help:
 	@echo "make demo       LayerNorm against i-LN on real photos, in minutes: runs/demo/figure1.png and report.html"
 	@echo "make protocols  every task without a network on all test sets at hand: the table of docs/protocols.md"
+	@echo "make configuration  all configuration keys: docs/configuration.md"
 	@echo "make reliability  all attempts to break irformer, the slow ones too: the table of docs/reliability.md"
 	@echo "make test       all tests but the slow proofs"
 	@echo "make test-slow  the slow proofs"
@@ -38,6 +39,9 @@ demo: install
 
 protocols: install
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/protocols.py
+
+configuration: install
+	@$(BIN)/python scripts/configuration.py
 
 reliability: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --reliability docs/reliability.md --numprocesses auto

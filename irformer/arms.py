@@ -10,28 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from irformer.errors import UserError
+from irformer.schema.roles import described
 
-# Where a run lies, where it computes and what it shows: keys that may differ between two runs of the same configuration.
-_ELSEWHERE = (
-    "name",
-    "resume",
-    "sweep",
-    "paths",
-    "logger",
-    "callbacks",
-    "checkpoint_every",
-    "max_batch_per_device",
-    "data.packed",
-    "data.allow_test_images",
-    "data.workers",
-    "data.cache_gb",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-)
-
+CONFIG = Path("config.yaml")  # of a run, in its folder
 Config = dict[str, Any]  # flat: values by dotted key
 
 
@@ -40,9 +21,9 @@ def flat_config(config: DictConfig) -> Config:
     flat: Config = {}
 
     def visit(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            if name in _ELSEWHERE:
+        for word, value in node.items():
+            name = f"{prefix}{word}"
+            if not described(name).result:
                 continue
             if isinstance(value, dict) and value:
                 visit(value, f"{name}.")

@@ -1,7 +1,6 @@
 """From configuration files and overrides to objects: where Hydra is used, besides the commands."""
 
 import copy
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from irformer.errors import UserError
 from irformer.processes import start_time
+from irformer.words import nearest
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
@@ -36,12 +36,6 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
 def options(group: str) -> list[str]:
     """The names that a config group offers."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """The end of a message about an unknown word: the known one that is most like it, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require_option(group: str, name: str) -> None:

@@ -9,17 +9,22 @@ Every degradation can degrade a test image (`test`), always to the same bytes. H
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Annotated, Literal, Protocol, get_args, runtime_checkable
 
 import cv2
 import numpy as np
 import torch
+from annotated_types import Ge, Interval, Len
 from numpy.typing import NDArray
 from torch import Tensor
 
 from irformer.resize import Variant, imresize
 
 NoiseOrder = Literal["bgr", "rgb"]
+
+# What a configuration may say: a level, or the two ends of a range.
+Sigma = Annotated[float, Interval(ge=0, le=255)]
+Quality = Annotated[int, Interval(ge=1, le=100)]
 
 
 class Degradation(Protocol):
@@ -69,7 +74,7 @@ class Downscale:
     rules = frozenset({"lr"})
     turned_first = False  # as the published LR images, which are turned together with the clean ones
 
-    def __init__(self, scale: int, variant: Variant = "matlab_uint8") -> None:
+    def __init__(self, scale: Annotated[int, Ge(1)], variant: Variant = "matlab_uint8") -> None:
         self.scale = scale
         self.variant = variant
         self.margin = 3 * scale  # the kernel reaches 2 LR pixels to either side, 2.5 from a pixel's centre
@@ -99,7 +104,7 @@ class GaussianNoise:
 
     rules = frozenset({"noise", "sigma"})
 
-    def __init__(self, sigma: float | Sequence[float], test_sigma: float, order: NoiseOrder = "bgr") -> None:
+    def __init__(self, sigma: Sigma | Annotated[Sequence[Sigma], Len(2, 2)], test_sigma: Sigma, order: NoiseOrder = "bgr") -> None:
         if order not in get_args(NoiseOrder):
             raise ValueError(f"task.protocol.noise={order}: expected {' or '.join(get_args(NoiseOrder))}")
         self.low, self.high = _ends("sigma", sigma)
@@ -143,7 +148,7 @@ class Jpeg:
     rules = frozenset({"quality"})
     turned_first = True  # the tables that quantise rows and columns differ: a compressed image turned is none that JPEG can give
 
-    def __init__(self, quality: int | Sequence[int], test_quality: int, channels: int) -> None:
+    def __init__(self, quality: Quality | Annotated[Sequence[Quality], Len(2, 2)], test_quality: Quality, channels: Literal[1, 3]) -> None:
         low, high = _ends("quality", quality)
         if not (low >= 1 and high <= 100 and 1 <= test_quality <= 100):
             raise ValueError(f"quality={quality}, test_quality={test_quality}: JPEG has 1 to 100")

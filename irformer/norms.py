@@ -10,14 +10,16 @@ through them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
 NormOutput = tuple[Tensor, Tensor | None]
 NormFactory = Callable[..., nn.Module]
+Positive = Annotated[float, Gt(0)]
 
 
 class _PerChannel(nn.Module):
@@ -66,7 +68,7 @@ class LayerNorm(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first)
         self.eps = eps
 
@@ -89,7 +91,7 @@ class BiasFreeLayerNorm(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first, bias=False)
         self.eps = eps
 
@@ -110,7 +112,7 @@ class RMSNorm(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first, bias=False)
         self.eps = eps
 
@@ -142,7 +144,7 @@ class ILN(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-4, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-4, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first)
         self.eps = eps
 
@@ -174,7 +176,7 @@ class LayerNormRescale(LayerNorm):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, image_eps: float = 1e-4, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, image_eps: Positive = 1e-4, channels_first: bool = False) -> None:
         super().__init__(dim, eps, channels_first)
         self.image_eps = image_eps
 
@@ -195,7 +197,7 @@ class InstanceNorm(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first)
         self.eps = eps
 
@@ -222,7 +224,14 @@ class BatchNorm(_PerChannel):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, dim: int, running: bool, eps: float = 1e-5, momentum: float = 0.1, channels_first: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        running: bool,
+        eps: Positive = 1e-5,
+        momentum: Annotated[float, Interval(gt=0, le=1)] = 0.1,
+        channels_first: bool = False,
+    ) -> None:
         super().__init__(dim, channels_first)
         self.running = running
         self.eps = eps
@@ -259,7 +268,7 @@ class DynamicTanh(_PerChannel):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, alpha: float = 0.5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, alpha: Positive = 0.5, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first)
         self.alpha = nn.Parameter(torch.full((1,), alpha))
 
@@ -278,7 +287,7 @@ class LayerScale(LayerNorm):
         channels_first: features are [B, C, *spatial] in place of [B, ..., C].
     """
 
-    def __init__(self, dim: int, eps: float = 1e-5, initial: float = 1e-5, channels_first: bool = False) -> None:
+    def __init__(self, dim: int, eps: Positive = 1e-5, initial: float = 1e-5, channels_first: bool = False) -> None:
         super().__init__(dim, eps, channels_first)
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 

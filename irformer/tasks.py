@@ -4,9 +4,10 @@ A task fixes everything that a published number depends on, so that a number mea
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from annotated_types import Ge, Interval, MinLen
 from numpy.typing import NDArray
 
 from irformer.degradations import Degradation, NoiseOrder
@@ -35,15 +36,15 @@ class Protocol:
         quality: JPEG quality of test images.
     """
 
-    border: int
+    border: Annotated[int, Ge(0)]
     padding: Padding
-    metrics: tuple[str, ...]
+    metrics: Annotated[tuple[str, ...], MinLen(1)]
     lr: Variant | None = None
     luma: Luma | None = None
     noise: NoiseOrder | None = None
     gray: GrayRule | None = None
-    sigma: float | None = None
-    quality: int | None = None
+    sigma: Annotated[float, Interval(ge=0, le=255)] | None = None
+    quality: Annotated[int, Interval(ge=1, le=100)] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(self.metrics))
@@ -90,8 +91,8 @@ class Task:
     """
 
     name: str
-    scale: int
-    channels: int
+    scale: Annotated[int, Interval(ge=1, le=64)]
+    channels: Literal[1, 3]
     degradation: Degradation
     protocol: Protocol
     test_sets: tuple[str, ...]

@@ -18,9 +18,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from irformer.config import CONFIGS, compose, nearest, options
+from irformer.config import CONFIGS, compose, options
 from irformer.errors import UserError
 from irformer.processes import rank
+from irformer.schema.check import check_config
+from irformer.schema.names import EXPECTED, is_folder_name
+from irformer.schema.phrases import show
+from irformer.words import nearest
 
 # Seconds within which a launcher has noticed that the first process has ended, and ends the others.
 _OTHERS_WAIT = 10
@@ -30,8 +34,14 @@ _PLUGINS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": 
 
 
 def _run_folder(resume: str | None, runs: str, sweep: str | None, job: str, name: str) -> str:
-    """Where a single run lies: the folder that it goes on in, its place in a sweep, or one of its own."""
-    return str(Path(resume) if resume not in (None, "auto") else Path(runs) / sweep / job if sweep else Path(runs) / name)
+    """The folder of a single run: the one that it resumes, its place in a sweep, or one of its own.
+
+    Hydra creates the folder before anything of ours runs, so a name that would lead elsewhere is refused here.
+    """
+    for key, value in (("sweep", sweep), ("name", name)):
+        if resume in (None, "auto") and value is not None and not is_folder_name(str(value)):
+            raise UserError(f"{key}={show(value)}: expected {EXPECTED}")
+    return str(Path(resume) if resume not in (None, "auto") else Path(runs) / str(sweep) / job if sweep else Path(runs) / str(name))
 
 
 OmegaConf.register_new_resolver("irformer.run_folder", _run_folder, replace=True)
@@ -50,6 +60,7 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
     def guarded(cfg: DictConfig) -> float | None:
         quieten()  # a launcher may have started this in a process of its own
         try:
+            check_config(cfg, config)
             return function(cfg)
         except Exception as error:
             folder = Path(HydraConfig.get().runtime.output_dir)
@@ -104,6 +115,8 @@ def explain(error: Exception, config: str) -> str:
     """One line for a mistake on the command line, with what would have been right."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and "/" in cause.missing_cfg_file:
             group, _, name = cause.missing_cfg_file.rpartition("/")
             if name in _PLUGINS:
@@ -113,7 +126,7 @@ def explain(error: Exception, config: str) -> str:
         if isinstance(cause, MissingMandatoryValue):
             key = cause.full_key or str(cause).rpartition(" ")[2]
             return f"{key} is required: give {key}=VALUE"
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, ConfigCompositionException) and str(error).startswith("Could not override '"):
         key = str(error).split("'")[1]
         return f"unknown key {key}{nearest(key, _keys(compose(config, [])))}"

@@ -1,6 +1,10 @@
-"""What `resume=` means: a run's own configuration, what the command line may change in it, and which run `resume=auto` goes on with."""
+"""What `resume=` means: a run's saved configuration, what the command line may change in it, and which run `resume=auto` resumes.
+
+The description of each key (`irformer.schema.sections`) says whether a resumed run may change it.
+"""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,25 +13,27 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from irformer.arms import CONFIG, read_config
 from irformer.checkpoints import LAST
 from irformer.errors import UserError
 from irformer.files import locked
 from irformer.processes import is_child, started_together
+from irformer.schema.roles import described, is_section, leaves
 from irformer.training.resuming import PREVIOUS, is_complete
 
 AUTO = "auto"
-CONFIG = Path("config.yaml")
 
-# What may differ when a run goes on: where, how long, what it shows. All else is what it was started with, or it would be another run.
-_FREE = ("data", "trainer", "callbacks", "logger", "checkpoint_every", "test_sets", "paths", "max_batch_per_device", "name", "resume")
-_HOW_DATA_IS_READ = ("packed", "val", "allow_test_images", "workers", "cache_gb")
-_GROUPS = ("data", "trainer", "callbacks", "logger")
-# Tells the processes that Lightning starts by the same command line which folder the first one has found.
+# Passes the folder that the first process has found to those that Lightning starts by the same command line.
 _FOLDER = "IRFORMER_RUN_FOLDER"
+
+_log = logging.getLogger(__name__)
 
 
 def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of `resume=FOLDER`: the interrupted run's own, with what the command line says about where and how long it goes on.
+    """The configuration of `resume=FOLDER`: the saved one, with the changes that the command line makes to it.
+
+    A group on the command line, such as `trainer=cpu`, changes only keys that say where the run computes and what it shows. Keys such as
+    `trainer.max_steps` change only if they are named. Whatever else would change what the run learns is refused.
 
     Args:
         cfg: as the command line composes it.
@@ -35,32 +41,74 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
         overrides: the words of the command line.
 
     Raises:
-        UserError: there is no such run, or a word would make another run of it.
+        UserError: there is no such run, or a word would make it another run.
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"resume={cfg.resume}: no {folder / CONFIG}; give the folder of a run")
-    saved = _saved(folder)
-    keys = {override: override.lstrip("+~").split("=", 1)[0] for override in overrides}
-    for override, key in keys.items():
-        free = key.split(".")[0] in _FREE
-        elsewhere = "/" in key or key.split(".")[0] not in cfg  # a group whose keys are not under its own name, as experiment
-        if not free and (elsewhere or _plain(OmegaConf.select(cfg, key)) != _plain(OmegaConf.select(saved, key))):
-            raise UserError(
-                f"{override} together with resume: a resumed run keeps its {key}; init_from={cfg.resume} starts a new run from it"
-            )
-        if key in _GROUPS:
-            saved[key] = cfg[key]
-    for key in keys.values():
-        if key.split(".")[0] in _FREE and key not in _GROUPS:
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+    saved = _with_new_keys(read_config(folder / CONFIG), cfg)
+    for override in overrides:
+        name = override.lstrip("+~").split("=", 1)[0].split("@")[0]
+        if override.startswith("~"):
+            _require_free(name, override, cfg)
+            _remove(saved, name)
+        elif "/" in name or name.split(".")[0] not in cfg:  # a group whose keys are elsewhere, as experiment
+            raise _refusal(override, name, cfg)
+        elif is_section(name):
+            _take_group(saved, cfg, name, override)
+        elif described(name).resume == "fixed":
+            if _plain(OmegaConf.select(cfg, name)) != _plain(OmegaConf.select(saved, name)):
+                raise _refusal(override, name, cfg)
+        else:
+            OmegaConf.update(saved, name, OmegaConf.select(cfg, name), force_add=True, merge=False)
+    return saved
+
+
+def _take_group(saved: DictConfig, cfg: DictConfig, group: str, override: str) -> None:
+    """Take from a group what says where a run computes; refuse a group that would change what it learns."""
+    for name in map(str, cfg[group]):
+        dotted = f"{group}.{name}"
+        value = OmegaConf.select(cfg, dotted)
+        if described(dotted).resume == "free":
+            OmegaConf.update(saved, dotted, value, force_add=True, merge=False)
+        elif described(dotted).resume == "fixed" and _plain(value) != _plain(OmegaConf.select(saved, dotted)):
+            raise _refusal(override, dotted, cfg)
+
+
+def _require_free(name: str, override: str, cfg: DictConfig) -> None:
+    if "/" in name or described(name).resume == "fixed":
+        raise _refusal(override, name, cfg)
+
+
+def _refusal(override: str, name: str, cfg: DictConfig) -> UserError:
+    return UserError(
+        f"{override} together with resume: a resumed run keeps its {name}; init_from={cfg.resume} starts a new run from its weights"
+    )
+
+
+def _remove(saved: DictConfig, name: str) -> None:
+    parent, _, last = name.rpartition(".")
+    node = OmegaConf.select(saved, parent) if parent else saved
+    if isinstance(node, DictConfig):
+        node.pop(last, None)
+
+
+def _with_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
+    """A saved configuration with the keys that a newer version of irformer has added."""
+    for name in cfg:
+        if name not in saved:
+            saved[name] = cfg[name]
+        elif is_section(str(name)):
+            for inner in cfg[name]:
+                if inner not in saved[name]:
+                    saved[name][inner] = OmegaConf.to_container(cfg, resolve=False)[name][inner]  # type: ignore[index]
     return saved
 
 
 def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[DictConfig, Path]:
-    """Configuration and folder of `resume=auto`: a run that goes on where there is one to go on with, and a new one elsewhere.
+    """Configuration and folder of `resume=auto`: those of a run that can be resumed, or of a new run.
 
-    The folder is that of the run's name or of hydra.run.dir where one is given, and in a sweep that of the job. Otherwise it is that of the
-    unfinished run with the same settings that was written to last, if no other process is at it.
+    The folder is that of the run's name or of hydra.run.dir if one is given, and in a sweep that of the job. Otherwise it is that of the
+    unfinished run with the same settings that was written to last, unless another process trains in it.
 
     Args:
         cfg: as the command line composes it.
@@ -68,7 +116,7 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
         overrides: the words of the command line.
 
     Raises:
-        UserError: the folder holds a run with other settings, or several processes cannot know which it is.
+        UserError: the folder holds a run with other settings, or several processes cannot agree on a run.
     """
     hydra = HydraConfig.get()
     given = any(word.startswith("name=") for word in overrides) or any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
@@ -86,14 +134,14 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
     if not (folder / CONFIG).is_file():
         cfg.resume = None
         return cfg, folder
-    saved = _saved(folder)
+    saved = _with_new_keys(read_config(folder / CONFIG), cfg)
     difference = _difference(saved, cfg)
     if difference is not None:
-        key, was, given_now = difference
+        name, was, now = difference
         raise UserError(
-            f"resume=auto: {os.path.relpath(folder)} was started with {key}={was}, not {given_now}; name=NAME starts another run beside it"
+            f"resume=auto: {os.path.relpath(folder)} was started with {name}={was}, not {now}; name=NAME starts another run beside it"
         )
-    resumed = _taking(saved, cfg, _FREE)
+    resumed = _with_changes(saved, cfg)
     resumed.name, resumed.resume = saved.name, str(folder)
     return resumed, folder
 
@@ -104,48 +152,44 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
 
     folders = [file.parent for file in Path(cfg.paths.runs).glob(f"*/{CONFIG}")]
     for folder in sorted(folders, key=last_written, reverse=True):
-        if is_complete(folder, cfg.trainer.max_steps) or _difference(_saved(folder), cfg) is not None:
+        try:
+            other = is_complete(folder, cfg.trainer.max_steps) or _difference(_with_new_keys(read_config(folder / CONFIG), cfg), cfg)
+        except UserError as error:
+            _log.warning("resume=auto: passed over %s: %s", os.path.relpath(folder), error)
+            continue
+        if other:
             continue
         with contextlib.suppress(UserError), locked(folder):
             return folder.absolute()
     return None
 
 
-def _saved(folder: Path) -> DictConfig:
-    saved = OmegaConf.load(folder / CONFIG)
-    assert isinstance(saved, DictConfig)
-    return saved
-
-
 def _difference(saved: DictConfig, cfg: DictConfig) -> tuple[str, Any, Any] | None:
-    """The first setting, by its dotted key, that makes two runs of two configurations: its value in either."""
-    was, now = _settings(_taking(saved, cfg, [key for key in _FREE if key != "data"])), _settings(cfg)
-    for key in sorted(was.keys() | now.keys()):
-        if was.get(key) != now.get(key):
-            return key, was.get(key), now.get(key)
+    """The first key that makes two configurations different runs, and its two values."""
+    was, now = _identity(_with_changes(saved, cfg)), _identity(cfg)
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            return name, was.get(name), now.get(name)
     return None
 
 
-def _taking(saved: DictConfig, cfg: DictConfig, keys: list[str] | tuple[str, ...]) -> DictConfig:
-    """A copy of a saved configuration with the values of another under some keys, so that what refers to them follows."""
+def _identity(config: DictConfig) -> dict[str, Any]:
+    """The values, by dotted key, that tell runs apart."""
+    return {name: value for name, value in leaves(_plain(config)) if described(name).identifies}
+
+
+def _with_changes(saved: DictConfig, cfg: DictConfig) -> DictConfig:
+    """A copy of a saved configuration with all values of another that a resumed run may change, so that references to them follow."""
     taken = saved.copy()
-    for key in keys:
-        taken[key] = cfg[key]
+    for name in map(str, cfg):
+        if not is_section(name):
+            if not described(name).identifies:
+                taken[name] = cfg[name]
+            continue
+        for inner in map(str, cfg[name]):
+            if not described(f"{name}.{inner}").identifies:
+                OmegaConf.update(taken, f"{name}.{inner}", cfg[name][inner], force_add=True, merge=False)
     return taken
-
-
-def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """What a run's weights depend on, by dotted keys: everything that is not free, and which data it is trained on."""
-    values = _plain(cfg)
-    kept = {key: value for key, value in values.items() if key not in _FREE}
-    return _flat(kept | {"data": {key: value for key, value in values["data"].items() if key not in _HOW_DATA_IS_READ}})
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in node.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def _plain(node: Any) -> Any:

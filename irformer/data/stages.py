@@ -3,8 +3,15 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Annotated
+
+from annotated_types import Interval, MinLen
 
 from irformer.errors import UserError
+
+Steps = Annotated[Sequence[Annotated[int, Interval(ge=1, le=1_000_000_000)]], MinLen(1)]
+Sides = Annotated[Sequence[Annotated[int, Interval(ge=1, le=65536)]], MinLen(1)]
+Batches = Annotated[Sequence[Annotated[int, Interval(ge=1, le=1_000_000)]], MinLen(1)]
 
 
 class Stages:
@@ -24,7 +31,7 @@ class Stages:
         UserError: the lists differ in length or are empty, or a number is not positive.
     """
 
-    def __init__(self, steps: Sequence[int], patch_size: Sequence[int], batch_size: Sequence[int]) -> None:
+    def __init__(self, steps: Steps, patch_size: Sides, batch_size: Batches) -> None:
         self.steps = list(steps)
         self.patch_size = list(patch_size)
         self.batch_size = list(batch_size)

@@ -4,10 +4,11 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -29,7 +30,7 @@ class Probe(lightning.Callback):
         images: patches in the batch.
     """
 
-    def __init__(self, every: int = 100, images: int = 4) -> None:
+    def __init__(self, every: Annotated[int, Ge(1)] = 100, images: Annotated[int, Interval(ge=1, le=1024)] = 4) -> None:
         self.every = every
         self.images = images
         self._last_step = -1

@@ -8,7 +8,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irformer.models.frame import WindowTransformer
-from irformer.models.layers import ResidualConv, SwinBlock, Upsampling, init_transformer, plan_groups, to_channels_first, to_channels_last
+from irformer.models.layers import (
+    Blocks,
+    Channels,
+    Count,
+    PixelRange,
+    Probability,
+    Ratio,
+    ResidualConv,
+    Scale,
+    SwinBlock,
+    Upsampling,
+    Window,
+    init_transformer,
+    plan_groups,
+    to_channels_first,
+    to_channels_last,
+)
 from irformer.norms import NormScheme
 
 BLOCKS = 5  # Swin blocks in a group
@@ -93,18 +109,18 @@ class DRCT(WindowTransformer):
     def __init__(
         self,
         norm: NormScheme,
-        scale: int = 2,
-        in_channels: int = 3,
-        embed_dim: int = 180,
-        growth_channels: int = 32,
-        num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
-        window_size: int = 16,
-        mlp_ratio: float = 2.0,
+        scale: Scale = 2,
+        in_channels: Channels = 3,
+        embed_dim: Count = 180,
+        growth_channels: Count = 32,
+        num_heads: Blocks = (6, 6, 6, 6, 6, 6),
+        window_size: Window = 16,
+        mlp_ratio: Ratio = 2.0,
         upsampler: Upsampling = "pixelshuffle",
         resi_connection: ResidualConv = "1conv",
-        pixel_range: float = 1.0,
+        pixel_range: PixelRange = 1.0,
         qkv_bias: bool = True,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: Probability = 0.1,
     ) -> None:
         super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
         # As in the official code, drop path grows over six blocks a group and a group takes the probability of its first.

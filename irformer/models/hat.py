@@ -4,18 +4,29 @@ Modules are named as in the official code, so that its checkpoints fit as they a
 the blocks and affine ends it is the network of the official i-LN code (arXiv 2504.06629).
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from irformer.models.frame import WindowTransformer
 from irformer.models.layers import (
+    Blocks,
+    Channels,
+    Count,
     Mlp,
+    PixelRange,
+    Probability,
+    Ratio,
     ResidualConv,
     ResidualGroup,
+    Scale,
     SwinBlock,
     Upsampling,
+    Window,
     init_transformer,
     merge_windows,
     partition_windows,
@@ -254,22 +265,22 @@ class HAT(WindowTransformer):
     def __init__(
         self,
         norm: NormScheme,
-        scale: int = 2,
-        in_channels: int = 3,
-        embed_dim: int = 180,
-        depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
-        num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
-        window_size: int = 16,
-        compress_ratio: int = 3,
-        squeeze_factor: int = 30,
+        scale: Scale = 2,
+        in_channels: Channels = 3,
+        embed_dim: Count = 180,
+        depths: Blocks = (6, 6, 6, 6, 6, 6),
+        num_heads: Blocks = (6, 6, 6, 6, 6, 6),
+        window_size: Window = 16,
+        compress_ratio: Count = 3,
+        squeeze_factor: Count = 30,
         conv_scale: float = 0.01,
-        overlap_ratio: float = 0.5,
-        mlp_ratio: float = 2.0,
+        overlap_ratio: Annotated[float, Interval(ge=0, le=2)] = 0.5,
+        mlp_ratio: Ratio = 2.0,
         upsampler: Upsampling = "pixelshuffle",
         resi_connection: ResidualConv = "1conv",
-        pixel_range: float = 1.0,
+        pixel_range: PixelRange = 1.0,
         qkv_bias: bool = True,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: Probability = 0.1,
     ) -> None:
         super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
         for heads, drop_paths in plan_groups(depths, num_heads, drop_path_rate):

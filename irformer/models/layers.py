@@ -1,9 +1,10 @@
 """What two or more of the networks share: windows and attention within them, Swin blocks, groups, input scaling, upsamplers."""
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval, Len
 from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
@@ -16,6 +17,17 @@ DIV2K_STD = (0.2842, 0.2701, 0.2920)
 TestPadding = Literal["flip_always", "reflect_min"]
 Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 ResidualConv = Literal["1conv", "3conv", "identity"]
+
+# What a configuration may say of sizes and rates. The upper ends lie far above all published networks: they keep a slip of the keyboard
+# from building for hours.
+Count = Annotated[int, Interval(ge=1, le=16384)]
+Blocks = Annotated[tuple[Annotated[int, Interval(ge=1, le=64)], ...], Len(1, 64)]
+Window = Annotated[int, Interval(ge=1, le=64)]
+Scale = Annotated[int, Interval(ge=1, le=64)]
+Ratio = Annotated[float, Interval(gt=0, le=64)]
+PixelRange = Annotated[float, Interval(gt=0, le=65535)]
+Probability = Annotated[float, Interval(ge=0, lt=1)]
+Channels = Literal[1, 3]
 
 
 class Network(Protocol):
@@ -136,6 +148,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
+        if hidden < 1:
+            raise ValueError(f"mlp_ratio: leaves no hidden channels of {dim}; choose a larger ratio")
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 

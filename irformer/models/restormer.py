@@ -7,12 +7,14 @@ Its blocks are convolutional, so that features stay [B, C, H, W] throughout.
 import math
 import re
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
-from irformer.models.layers import InputScaling, TestPadding, pad_to_multiple
+from irformer.models.layers import Blocks, Channels, Count, InputScaling, Ratio, Scale, TestPadding, pad_to_multiple
 from irformer.norms import NormScheme, residual
 
 
@@ -57,6 +59,8 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, bias: bool) -> None:
         super().__init__()
+        if hidden < 1:
+            raise ValueError(f"ffn_expansion_factor: leaves no hidden channels of {dim}; choose a larger factor")
         self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
@@ -166,18 +170,16 @@ class Restormer(nn.Module):
     def __init__(
         self,
         norm: NormScheme,
-        scale: int = 1,
-        in_channels: int = 3,
-        dim: int = 48,
-        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
-        num_refinement_blocks: int = 4,
-        heads: tuple[int, ...] = (1, 2, 4, 8),
-        ffn_expansion_factor: float = 2.66,
+        scale: Scale = 1,
+        in_channels: Channels = 3,
+        dim: Count = 48,
+        num_blocks: Blocks = (4, 6, 6, 8),
+        num_refinement_blocks: Annotated[int, Interval(ge=0, le=64)] = 4,
+        heads: Blocks = (1, 2, 4, 8),
+        ffn_expansion_factor: Ratio = 2.66,
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if scale < 1:
-            raise ValueError(f"scale={scale}: expected 1 or more")
         if len(num_blocks) != 4 or len(heads) != 4:
             raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
         self.scale = scale

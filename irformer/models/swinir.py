@@ -6,7 +6,23 @@ Modules are named as in the official code, so that its checkpoints fit as they a
 from torch import Tensor, nn
 
 from irformer.models.frame import WindowTransformer
-from irformer.models.layers import ResidualConv, ResidualGroup, SwinBlock, TestPadding, Upsampling, init_transformer, plan_groups
+from irformer.models.layers import (
+    Blocks,
+    Channels,
+    Count,
+    PixelRange,
+    Probability,
+    Ratio,
+    ResidualConv,
+    ResidualGroup,
+    Scale,
+    SwinBlock,
+    TestPadding,
+    Upsampling,
+    Window,
+    init_transformer,
+    plan_groups,
+)
 from irformer.norms import NormScheme
 
 
@@ -49,18 +65,18 @@ class SwinIR(WindowTransformer):
     def __init__(
         self,
         norm: NormScheme,
-        scale: int = 2,
-        in_channels: int = 3,
-        embed_dim: int = 180,
-        depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
-        num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6),
-        window_size: int = 8,
-        mlp_ratio: float = 2.0,
+        scale: Scale = 2,
+        in_channels: Channels = 3,
+        embed_dim: Count = 180,
+        depths: Blocks = (6, 6, 6, 6, 6, 6),
+        num_heads: Blocks = (6, 6, 6, 6, 6, 6),
+        window_size: Window = 8,
+        mlp_ratio: Ratio = 2.0,
         upsampler: Upsampling = "pixelshuffle",
         resi_connection: ResidualConv = "1conv",
-        pixel_range: float = 1.0,
+        pixel_range: PixelRange = 1.0,
         qkv_bias: bool = True,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: Probability = 0.1,
     ) -> None:
         super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
         for heads, drop_paths in plan_groups(depths, num_heads, drop_path_rate):

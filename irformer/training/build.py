@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from irformer.arms import CONFIG, read_config
 from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
 from irformer.config import build_network, instantiate
 from irformer.data.leaks import require_no_test_images
@@ -19,6 +20,8 @@ from irformer.data.samples import FirstSamples, TrainingSamples
 from irformer.data.stages import Stages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
+from irformer.schema.check import check_config
+from irformer.schema.roles import changed_keys
 from irformer.tasks import Task
 from irformer.training.checkpointing import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
 from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
@@ -43,6 +46,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     Raises:
         UserError: the configuration or the data cannot be used as they are.
     """
+    check_config(cfg, "train")
     require_start(cfg)
     root = Path(cfg.paths.data)
     resume = _resume_checkpoint(cfg, folder)
@@ -85,14 +89,13 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     config = OmegaConf.to_yaml(cfg)
     if resume and resume.note:
         notes["resume"] = resume.note
+    if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
+        notes["changed"] = "; ".join(changes)
     facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
     return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop)
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
-    # Without max_steps the progress bar, the schedule and the sampler would have no end to go by.
-    if cfg.trainer.max_steps < 1:
-        raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: expected the number of optimizer steps, 1 or more")
     refuse_what_fsdp_cannot(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     callbacks: list[lightning.Callback] = [
@@ -141,6 +144,13 @@ def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:
             f"{os.path.relpath(resume.file)} stands at step {resume.step} already: give trainer.max_steps a larger number to go on"
         )
     return resume
+
+
+def _changes(cfg: DictConfig, folder: Path) -> list[str]:
+    """What the resumed run does otherwise than its saved configuration says."""
+    saved: Any = OmegaConf.to_container(read_config(folder / CONFIG), resolve=True)
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
+    return changed_keys(saved, now)
 
 
 def _facts(

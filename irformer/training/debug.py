@@ -3,10 +3,11 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
+from annotated_types import Ge, Gt
 from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -29,7 +30,7 @@ class Overfit(lightning.Callback):
         every: steps between two measurements.
     """
 
-    def __init__(self, psnr: float = 45.0, every: int = 50) -> None:
+    def __init__(self, psnr: Annotated[float, Gt(0)] = 45.0, every: Annotated[int, Ge(1)] = 50) -> None:
         self.target = psnr
         self.every = every
         self.psnr = -math.inf
@@ -81,7 +82,7 @@ class TorchProfile(lightning.Callback):
         rows: operations in the table.
     """
 
-    def __init__(self, skip: int = 3, steps: int = 5, rows: int = 10) -> None:
+    def __init__(self, skip: Annotated[int, Ge(0)] = 3, steps: Annotated[int, Ge(1)] = 5, rows: Annotated[int, Ge(1)] = 10) -> None:
         self.skip = skip
         self.steps = steps
         self.rows = rows

@@ -2,11 +2,12 @@
 
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import lightning
 import numpy as np
+from annotated_types import Ge
 from lightning.pytorch.callbacks.progress import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Progress(ProgressBar):
         line_seconds: seconds between two lines where there is no terminal.
     """
 
-    def __init__(self, line_seconds: float = 30.0) -> None:
+    def __init__(self, line_seconds: Annotated[float, Ge(0)] = 30.0) -> None:
         super().__init__()
         self.line_seconds = line_seconds
         self._enabled = True
@@ -88,7 +89,7 @@ class ImageGrids(lightning.Callback):
         crop: side of the part that is shown, in HQ pixels, from the centre.
     """
 
-    def __init__(self, images: int = 4, crop: int = 192) -> None:
+    def __init__(self, images: Annotated[int, Ge(0)] = 4, crop: Annotated[int, Ge(1)] = 192) -> None:
         self.images = images
         self.crop = crop
 

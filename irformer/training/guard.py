@@ -3,10 +3,11 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
+from annotated_types import Ge
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -38,9 +39,7 @@ class Guard(lightning.Callback):
         patience: steps skipped in a row after which the run ends.
     """
 
-    def __init__(self, patience: int = 20) -> None:
-        if patience < 1:
-            raise ValueError(f"callbacks.guard.patience={patience}: expected a number of steps, 1 or more")
+    def __init__(self, patience: Annotated[int, Ge(1)] = 20) -> None:
         self.patience = patience
         self.skipped = 0
         self.skipped_step = 0  # the last step that was skipped, counted from 1

@@ -2,9 +2,10 @@
 change its size. L1 and the mean squared error are PyTorch's own."""
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import torch
+from annotated_types import Gt
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -18,7 +19,7 @@ class Charbonnier(nn.Module):
         eps: added within the root, 1e-9 in SwinIR's training code (KAIR); papers that write sqrt(d^2 + e^2) mean eps = e^2.
     """
 
-    def __init__(self, eps: float = 1e-9) -> None:
+    def __init__(self, eps: Annotated[float, Gt(0)] = 1e-9) -> None:
         super().__init__()
         self.eps = eps
 

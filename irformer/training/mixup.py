@@ -1,7 +1,10 @@
 """Mixup of training patches, as Restormer's denoising recipe has it."""
 
+from typing import Annotated
+
 import numpy as np
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from irformer.errors import UserError
@@ -24,7 +27,7 @@ class Mixup:
         UserError: beta is not above 0.
     """
 
-    def __init__(self, beta: float = 1.2, identity: bool = True) -> None:
+    def __init__(self, beta: Annotated[float, Gt(0)] = 1.2, identity: bool = True) -> None:
         if not beta > 0:
             raise UserError(f"mixup.beta={beta}: expected a number above 0; mixup=null trains without")
         self.beta = beta

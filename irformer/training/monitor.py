@@ -3,10 +3,11 @@
 import logging
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
+from annotated_types import Interval
 from lightning.pytorch.profilers import Profiler
 
 from irformer.data.samples import Sample
@@ -78,7 +79,7 @@ class Monitor(lightning.Callback):
         validation_share: a validation share of the run's time above this gets a warning, once the run is a minute old.
     """
 
-    def __init__(self, validation_share: float = 0.1) -> None:
+    def __init__(self, validation_share: Annotated[float, Interval(ge=0, le=1)] = 0.1) -> None:
         self.validation_share = validation_share
         self._clock: Clock | None = None
         self._started = self._ended = self._last_time = 0.0

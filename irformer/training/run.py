@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.markup import escape
 from torch.multiprocessing.spawn import ProcessExitedException
 from tqdm import tqdm
 
+from irformer.arms import CONFIG
 from irformer.benchmark import SetResult, evaluate, results_record
 from irformer.checkpoints import BEST, LAST, load_checkpoint
 from irformer.data.module import RestorationData
@@ -144,10 +146,19 @@ class Run:
         if not self.trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "config.yaml", lambda aside: aside.write_text(self.config, encoding="utf-8"))
+        self._write_config()
         width = max(len(name) for name in self.facts)
         for name, value in self.facts.items():
             console.print(f"[bold]{name:{width}}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
+
+    def _write_config(self) -> None:
+        """Write config.yaml. One that said something else stays as config-1.yaml, config-2.yaml, ..., the oldest first."""
+        file = self.folder / CONFIG
+        if file.is_file() and file.read_text(encoding="utf-8") == self.config:
+            return
+        number = next(n for n in count(1) if not (self.folder / f"config-{n}.yaml").exists())
+        keep = self.folder / f"config-{number}.yaml"
+        write_atomically(file, lambda aside: aside.write_text(self.config, encoding="utf-8"), keep)
 
     def _tell_how_to_resume(self, console: Console, what: str) -> None:
         if not self.trainer.is_global_zero:

@@ -3,6 +3,11 @@
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+Count = Annotated[int, Ge(0)]
 
 
 class MultiStep:
@@ -14,7 +19,7 @@ class MultiStep:
         warmup: steps over which it grows linearly from 0.
     """
 
-    def __init__(self, milestones: Sequence[int], gamma: float = 0.5, warmup: int = 0) -> None:
+    def __init__(self, milestones: Sequence[Count], gamma: Annotated[float, Gt(0)] = 0.5, warmup: Count = 0) -> None:
         self.milestones = sorted(milestones)
         self.gamma = gamma
         self.warmup = warmup
@@ -40,11 +45,16 @@ class Cosine:
         ValueError: nothing is left between flat and steps, or a rate cannot be.
     """
 
-    def __init__(self, steps: int, lr: float, end_lr: float = 0.0, flat: int = 0, warmup: int = 0) -> None:
+    def __init__(
+        self,
+        steps: Annotated[int, Ge(1)],
+        lr: Annotated[float, Gt(0)],
+        end_lr: Annotated[float, Ge(0)] = 0.0,
+        flat: Count = 0,
+        warmup: Count = 0,
+    ) -> None:
         if not 0 <= flat < steps:
             raise ValueError(f"optim.schedule: flat={flat} leaves no step to fall in before steps={steps}")
-        if lr <= 0 or end_lr < 0:
-            raise ValueError(f"optim.schedule: expected lr above 0 and end_lr of 0 or more, found lr={lr} and end_lr={end_lr}")
         self.steps = steps
         self.end = end_lr / lr
         self.flat = flat

@@ -22,8 +22,6 @@ def share_batch(trainer: lightning.Trainer, batch_sizes: Sequence[int], limit: i
     """
     processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
     if limit is not None:
-        if limit < 1:
-            raise UserError(f"max_batch_per_device={limit}: expected a number of patches, 1 or more, or null")
         if accumulated != 1:
             raise UserError(
                 f"max_batch_per_device={limit} derives the accumulated batches, and trainer.accumulate_grad_batches={accumulated} "

@@ -95,7 +95,7 @@ def test_the_logged_norm_is_that_before_clipping_and_the_step_is_clipped(tmp_pat
 
 def test_an_argument_that_the_optimizer_refuses_is_told_before_training(tmp_path, images):
     cfg = compose("train", [*SMALL, *images, "optim.optimizer._target_=torch.optim.SGD"])
-    with pytest.raises(UserError, match=r"optim\.optimizer: torch\.optim\.SGD says: .*'betas'; .* removed by '~optim\.optimizer\.KEY'"):
+    with pytest.raises(UserError, match=r"unknown key optim\.optimizer\.betas: SGD takes .*; '~optim\.optimizer\.betas' removes it"):
         build_run(cfg, tmp_path)
 
 
@@ -109,13 +109,16 @@ def test_a_batch_that_cannot_be_shared_in_some_stage_is_refused(tmp_path, images
     ("overrides", "message"),
     [
         ([*PROGRESSIVE, "batch_size=8"], r"batch_size=8 beside progressive\.batch_size=\[4, 2, 2\]: .* progressive=null"),
-        (["progressive={steps: [2, 2], patch_size: [8, 16]}"], r"progressive=.*: expected \{steps: .*, or null"),
+        (
+            ["progressive={steps: [2, 2], patch_size: [8, 16]}"],
+            r"progressive\.batch_size is missing: expected a list of 1 or more whole numbers",
+        ),
         (["progressive={steps: [2], patch_size: [8, 32], batch_size: [4, 2]}"], r"found 1 steps, 2 patch_size, 2 batch_size"),
         (
             ["progressive={steps: [2, 2], patch_size: [8, 32], batch_size: [4, 2]}"],
             r"60x56 pixels, smaller than the training patch of 64x64",
         ),
-        (["mixup={alpha: 1.2}"], r"mixup=\{'alpha': 1\.2\}: expected \{beta: \.\.\., identity: \.\.\.\}, or null"),
+        (["mixup={alpha: 1.2}"], r"unknown key mixup\.alpha: Mixup takes beta, identity"),
         (["init_recipe=hat_x2"], r"init_from is missing: .* experiment=hat_x2; give init_from=PATH.* init_recipe=null"),
     ],
 )

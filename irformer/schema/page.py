@@ -1,0 +1,171 @@
+"""docs/configuration.md and the text of --help, written from the description of the keys."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import OmegaConf
+
+from irformer.schema.check import parameters
+from irformer.schema.keys import key_of, unwrap
+from irformer.schema.phrases import describe, show
+from irformer.schema.sections import SECTIONS, Benchmark, Train
+from irformer.schema.targets import locate
+
+_RESUME = {"fixed": "no", "named": "if named", "free": "yes"}
+# Arguments that the code passes, not the configuration.
+_NOT_KEYS = ("channels_first", "params")
+# Groups of classes, in the order of the page.
+_GROUPS = ("task", "protocol", "norm", "model", "loss", "optim", "optim/schedule", "callbacks", "data", "trainer", "logger", "debug")
+
+
+def configuration_page(configs: Path) -> str:
+    """The whole of docs/configuration.md.
+
+    Args:
+        configs: folder of the configuration files.
+    """
+    lines = [
+        "# Configuration",
+        "",
+        "Every key of `train.py` and `benchmark.py`. `make configuration` writes this page from `irformer/schema` and from the classes",
+        "that the configuration names. Every value is checked against the same description before anything is built.",
+        "",
+        "The column *on resume* says whether a resumed run may change a key: *if named* means that the command line has to name the key",
+        "itself, not its group.",
+        "",
+        "## train.py",
+        "",
+    ]
+    defaults = read_yaml(configs / "train.yaml")
+    lines += _section_tables(Train, defaults, configs, resume=True)
+    lines += ["## benchmark.py", ""]
+    lines += _section_tables(Benchmark, read_yaml(configs / "benchmark.yaml"), configs, resume=False)
+    lines += [
+        "## Groups",
+        "",
+        "A word chooses from a group, as in `norm=iln`. Its keys change one by one, as in `norm.block.eps=1e-5`.",
+        "",
+    ]
+    for group in _GROUPS:
+        lines += _group(group, configs)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def words(group: str, configs: Path) -> list[str]:
+    """The words that choose from a group."""
+    return sorted(path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A configuration file, references as text."""
+    values: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return values or {}
+
+
+def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, resume: bool, prefix: str = "") -> list[str]:
+    """The keys of a part, and then of the parts within it."""
+    rows, inner = [], []
+    for name, annotation in get_type_hints(section, include_extras=True).items():
+        key, kind = key_of(annotation), unwrap(annotation)[0]
+        assert key is not None, name
+        if kind in SECTIONS:
+            chosen = _chosen_word(defaults, name)
+            values = defaults[name] if name in defaults else _composed(configs / name, chosen)
+            inner += [f"### {prefix}{name}", "", inspect.getdoc(kind) or "", ""]
+            inner += _section_tables(kind, values, configs, resume, f"{prefix}{name}.")
+            continue
+        default = _chosen_word(defaults, name) or _value(defaults, name)
+        rows.append([f"`{prefix}{name}`", describe(annotation), default, key.doc, *([_RESUME[key.resume]] if resume else [])])
+    header = ["key", "value", "default", "meaning", *(["on resume"] if resume else [])]
+    return [*_table(header, rows), "", *inner]
+
+
+def _group(group: str, configs: Path) -> list[str]:
+    """The words of a group, and the arguments of the classes that its files name."""
+    lines = [f"### {group}=", "", ", ".join(f"`{word}`" for word in words(group, configs)), ""]
+    targets: dict[str, list[str]] = {}
+    for word in sorted(path.stem for path in (configs / group).glob("*.yaml")):
+        for target in _targets(read_yaml(configs / group / f"{word}.yaml")):
+            targets.setdefault(target, []).append(word)
+    for target in targets:
+        if target.startswith(("irformer.", "torch.nn.", "torch.optim.")):
+            lines += _class(target)
+    return lines
+
+
+def _class(target: str) -> list[str]:
+    function = locate(target)
+    docs = argument_docs(function)
+    rows = []
+    for name, parameter in parameters(function)[0].items():
+        if name in _NOT_KEYS or (name == "dim" and target.startswith("irformer.norms.")) or target.startswith("torch."):
+            continue
+        default = "" if parameter.default is inspect.Parameter.empty else f"`{show(_plain(parameter.default))}`"
+        rows.append([f"`{name}`", describe(parameter.annotation), default, docs.get(name, "")])
+    table = _table(["key", "value", "default", "meaning"], rows) if rows else []
+    summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ") if target.startswith("irformer.") else ""
+    return [
+        f"`{target}`" + (f": {summary}" if summary else ""),
+        "",
+        *table,
+        "",
+    ]
+
+
+def argument_docs(function: Any) -> dict[str, str]:
+    """What the `Args` of a class's docstring say, by name."""
+    for owner in inspect.getmro(function) if inspect.isclass(function) else (function,):
+        doc = inspect.cleandoc(owner.__doc__ or "")
+        match = re.search(r"^Args:\n((?: .*\n|\n)+)", f"{doc}\n", re.MULTILINE)
+        if match:
+            parts = re.findall(r"^    (\w+): ((?:.*\n)(?:^     +.*\n)*)", match[1], re.MULTILINE)
+            return {name: " ".join(text.split()) for name, text in parts}
+    return {}
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+
+
+def _composed(folder: Path, word: str) -> dict[str, Any]:
+    """The keys of a group's file with those of the files that it is based on."""
+    own = read_yaml(folder / f"{word}.yaml")
+    values: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            values |= _composed(folder, base)
+        elif isinstance(base, dict):
+            values |= {name: f"{name}={chosen}" for name, chosen in base.items()}
+    return values | own
+
+
+def _chosen_word(defaults: Mapping[str, Any], group: str) -> str:
+    for entry in defaults.get("defaults", []):
+        if isinstance(entry, dict) and group in entry:
+            return str(entry[group])
+    return ""
+
+
+def _value(defaults: Mapping[str, Any], name: str) -> str:
+    if name not in defaults:
+        return ""
+    value = defaults[name]
+    if value == "???":
+        return "required"
+    return f"`{value['_target_']}`" if isinstance(value, dict) and "_target_" in value else f"`{show(value)}`"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *escaped]]

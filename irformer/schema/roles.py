@@ -1,0 +1,59 @@
+"""What is known of a key of train.yaml by its dotted name."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from irformer.schema.keys import Key, key_of, unwrap
+from irformer.schema.phrases import show
+from irformer.schema.sections import SECTIONS, Train
+
+
+@cache
+def described(name: str) -> Key:
+    """The description of a dotted key; keys inside a node, such as `callbacks.probe.every`, have that of the part around them.
+
+    Keys that are not described, such as an unknown one, count as part of what a run learns.
+    """
+    found = Key("", result=True, resume="fixed")
+    section: Any = Train
+    for word in name.split("."):
+        annotation = get_type_hints(section, include_extras=True).get(word)
+        if annotation is None:
+            return found
+        found = key_of(annotation) or found
+        section = unwrap(annotation)[0]
+        if section not in SECTIONS:
+            return found
+    return found
+
+
+def is_section(name: str) -> bool:
+    """Whether a top-level key is a part with keys of its own, as `trainer`."""
+    annotation = get_type_hints(Train, include_extras=True).get(name)
+    return annotation is not None and unwrap(annotation)[0] in SECTIONS
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a configuration by dotted key; an empty mapping is a value."""
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def changed_keys(saved: Mapping[str, Any], resumed: Mapping[str, Any]) -> list[str]:
+    """What a resumed run changes, one phrase for each key that affects its result.
+
+    Args:
+        saved: the configuration so far, plain resolved values.
+        resumed: that of the resumed run.
+    """
+    was, now = dict(leaves(saved)), dict(leaves(resumed))
+    names: list[str] = [name for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name) and described(name).result]
+    return [f"{name} from {_shown(was, name)} to {_shown(now, name)}" for name in names]
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return show(values[name]) if name in values else "unset"

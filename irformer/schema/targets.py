@@ -1,0 +1,21 @@
+"""Classes by the dotted names that configurations give them."""
+
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from irformer.errors import UserError
+from irformer.schema.phrases import show
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """The class or function of a dotted name.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return pkgutil.resolve_name(target)
+    except Exception as error:  # whatever importing it ends in
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"_target_={show(target)}: cannot be imported ({reason})") from None

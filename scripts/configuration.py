@@ -1,0 +1,6 @@
+"""Write docs/configuration.md: python scripts/configuration.py [PAGE]."""
+
+from irformer.commands.configuration import configuration
+
+if __name__ == "__main__":
+    configuration()
