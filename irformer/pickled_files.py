@@ -85,12 +85,16 @@ def _require_bounded(path: Path) -> None:
                 _require_small_tuples(path, file)
         return
     with zipfile.ZipFile(path) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
-        if unpacked > path.stat().st_size:
-            raise UserError(f"{path}: refused, since it unpacks to {unpacked:,} bytes; torch.save does not compress. {_REMEDY}")
+        if unpacks_to_more(path, archive):
+            raise UserError(f"{path}: refused, since it unpacks to more bytes than it has; torch.save does not compress. {_REMEDY}")
         for part in archive.infolist():
             if part.filename.endswith("data.pkl"):
                 _require_small_tuples(path, io.BytesIO(archive.read(part)))
+
+
+def unpacks_to_more(path: Path, archive: zipfile.ZipFile) -> bool:
+    """Whether the parts of an archive together are larger than the archive."""
+    return sum(part.file_size for part in archive.infolist()) > path.stat().st_size
 
 
 def _require_small_tuples(path: Path, file: Any) -> None:

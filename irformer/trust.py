@@ -4,6 +4,7 @@ Weights files and run folders are data. A record or a saved configuration names 
 packages that the user trusts, are ever imported or called for it.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -48,6 +49,12 @@ _CLASSES: dict[Purpose, frozenset[str]] = {
         }
         | {f"lightning.pytorch.loggers.{name}" for name in ("TensorBoardLogger", "WandbLogger")}
         | {f"lightning.pytorch.strategies.{name}" for name in ("DDPStrategy", "FSDPStrategy", "SingleDeviceStrategy")}
+    ),
+}
+# Arguments that a file may give, for classes that could start a program by others.
+_ARGUMENTS: dict[str, frozenset[str]] = {
+    "lightning.pytorch.loggers.WandbLogger": frozenset(
+        {"entity", "group", "job_type", "log_model", "mode", "notes", "offline", "prefix", "project", "tags"}
     ),
 }
 _MAY_NAME: dict[Purpose, str] = {
@@ -133,10 +140,35 @@ class Trust:
         for target in targets(node):
             self.find(target, purpose)
 
+    def require_arguments(self, target: str, arguments: Sequence[str]) -> None:
+        """Check what a file gives to a class, besides the class itself.
+
+        Raises:
+            UserError: an argument is not allowed in files; it is named.
+        """
+        allowed = _ARGUMENTS.get(target)
+        if allowed is None or target in self.names or any(_within(target, package) for package in self.packages):
+            return
+        unknown = next((name for name in arguments if name not in allowed), None)
+        if unknown is not None:
+            package = target.partition(".")[0]
+            raise UserError(f"gives {target} {shortened(unknown)}; known: {', '.join(sorted(allowed))}; {how_to_trust(package)}")
+
     @staticmethod
     def _refusal(target: str, purpose: Purpose, package: str | None) -> str:
         remedy = "" if package is None else f" or of packages that you trust: {how_to_trust(package)}"
         return f"wants to build {shortened(target)}; {_MAY_NAME[purpose]}{remedy}"
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust PACKAGE` to a command that reads weights; `Trust(arguments.trust)` is what it says."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package besides irformer whose classes the file may name, only if you know where the file comes from; may be repeated",
+    )
 
 
 def how_to_trust(package: str) -> str:
