@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 import torch
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -97,7 +98,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     for config in (ConfigDict(arbitrary_types_allowed=True), None):
         try:
             return TypeAdapter(hint, config=config)
-        except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+        except (PydanticSchemaGenerationError, PydanticUserError, SchemaError, TypeError):
             continue
     return None
 

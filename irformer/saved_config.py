@@ -77,6 +77,8 @@ def _plain_yaml(file: Path) -> DictConfig:
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if count == 2 and not isinstance(event, yaml.MappingStartEvent):  # after the starts of stream and document
+            raise UserError(f"expected {_EXPECTED}, found no mapping")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise UserError(f"line {event.start_mark.line + 1}: an alias or anchor; expected plain YAML without references")
         if getattr(event, "tag", None) is not None:
@@ -86,8 +88,7 @@ def _plain_yaml(file: Path) -> DictConfig:
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _TEXT:
             raise UserError(f"line {event.start_mark.line + 1}: a text of more than {_TEXT:,} characters; expected {_EXPECTED}")
     config = OmegaConf.create(text)
-    if not isinstance(config, DictConfig):
-        raise UserError(f"expected {_EXPECTED}, found a list")
+    assert isinstance(config, DictConfig)
     return config
 
 

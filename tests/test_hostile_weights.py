@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import picture
 from hostile import HOSTILE
+from torch import nn
 
 from irformer import load_network
+from irformer.building import bounded
 from irformer.commands.benchmark import benchmark
 from irformer.commands.export import export
 from irformer.commands.restore import restore
@@ -110,3 +113,19 @@ def test_every_command_refuses_it(folder, monkeypatch, capsys, kind, command, at
         pytest.skip("its weights are whole")
     refused_by(command, kind, folder, monkeypatch, capsys)
     attempts.refused("weights files")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: torch.zeros(2**28),
+        lambda: torch.arange(2.0**15)[:, None] - torch.arange(2.0**15),
+        lambda: torch.zeros(1).expand(2**28).clone(),
+        lambda: [torch.empty(2**25) for _ in range(20)],
+        lambda: [nn.Linear(1, 1) for _ in range(10_000)],
+    ],
+)
+def test_what_other_code_builds_from_a_file_is_bounded(build):
+    """spandrel builds networks by names and shapes: neither their number nor their size may go far beyond the file."""
+    with pytest.raises(UserError, match="describes? a network of more than"), bounded(10, 1000):
+        build()
