@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from irformer.errors import UserError
+from irformer.saved_config import read_saved_config
 from irformer.schema.roles import described
 
 CONFIG = Path("config.yaml")  # of a run, in its folder
@@ -36,18 +36,12 @@ def flat_config(config: DictConfig) -> Config:
 
 
 def read_config(file: Path) -> DictConfig:
-    """A run's config.yaml.
+    """A run's config.yaml, to be compared: nothing is built from it, so that it may name classes that are not trusted.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is no plain data.
     """
-    try:
-        config = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); expected the configuration that a run has saved") from None
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{file}: expected the configuration that a run has saved, found a list")
-    return config
+    return read_saved_config(file)
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:

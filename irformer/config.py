@@ -12,6 +12,7 @@ from torch import nn
 
 from irformer.errors import UserError
 from irformer.processes import start_time
+from irformer.trust import Trust, targets
 from irformer.words import nearest
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
@@ -101,6 +102,20 @@ def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         else:
             node[last] = value
     return changed
+
+
+def trust_of(cfg: DictConfig) -> Trust:
+    """Which classes files may name, by the keys `trust` and `model` of a configuration that the user has composed.
+
+    Raises:
+        UserError: `trust` is no list of packages.
+    """
+    packages: Any = _plain(cfg.get("trust")) or ()
+    return Trust(packages, [str(target) for target in targets(_plain(cfg.get("model")))])
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:

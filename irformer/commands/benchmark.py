@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from irformer.benchmark import results_record
 from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import command, device
-from irformer.config import instantiate
+from irformer.config import instantiate, trust_of
 from irformer.errors import UserError
 from irformer.files import write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
@@ -17,6 +17,7 @@ from irformer.report import benchmark_table, readable_console
 from irformer.tasks import Task
 from irformer.training.data import find_test_sets
 from irformer.training.run import measure_test_sets
+from irformer.trust import Trust
 
 
 def benchmark() -> None:
@@ -27,7 +28,7 @@ def benchmark() -> None:
 def _benchmark(cfg: DictConfig) -> None:
     task: Task = instantiate(cfg.task)
     test_sets = find_test_sets(cfg.test_sets, Path(cfg.paths.data), task)
-    restorer, name = _restorer(cfg.checkpoint, cfg.model, task, cfg.device)
+    restorer, name = _restorer(cfg.checkpoint, cfg.model, task, cfg.device, trust_of(cfg))
     results = measure_test_sets(restorer, test_sets)
     console = readable_console()
     benchmark_table(task, {name: results}).show(console)
@@ -38,7 +39,7 @@ def _benchmark(cfg: DictConfig) -> None:
     console.print(f"results: {file}")
 
 
-def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str) -> tuple[Restorer, str]:
+def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str, trust: Trust) -> tuple[Restorer, str]:
     """A restorer for a task, and how tables call it."""
     untrained, restorer = baseline(task)
     if checkpoint == untrained:
@@ -48,7 +49,7 @@ def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str) 
     if checkpoint == "degraded":
         raise UserError(f"checkpoint=degraded: the input of {task.name} is smaller than its output: checkpoint=bicubic enlarges it")
     overrides: Any = OmegaConf.to_container(model, resolve=True)
-    loaded = load_checkpoint(Path(checkpoint), overrides)
+    loaded = load_checkpoint(Path(checkpoint), overrides, trust)
     network = loaded.network
     if (network.scale, network.in_channels) != (task.scale, task.channels):
         raise UserError(

@@ -12,14 +12,18 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from irformer.arms import CONFIG, read_config
+from irformer.arms import CONFIG
 from irformer.checkpoints import LAST
+from irformer.config import trust_of
 from irformer.errors import UserError
 from irformer.files import locked
 from irformer.processes import is_child, started_together
+from irformer.saved_config import read_saved_config
 from irformer.schema.roles import described, is_section, leaves
 from irformer.training.resuming import PREVIOUS, is_complete
+from irformer.trust import shortened
 
 AUTO = "auto"
 
@@ -45,7 +49,7 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"resume={cfg.resume}: no {folder / CONFIG}; give the folder of a run")
-    saved = _with_new_keys(read_config(folder / CONFIG), cfg)
+    saved = _with_new_keys(_saved(cfg, folder), cfg)
     for override in overrides:
         name = override.lstrip("+~").split("=", 1)[0].split("@")[0]
         if override.startswith("~"):
@@ -60,6 +64,13 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
                 raise _refusal(override, name, cfg)
         else:
             OmegaConf.update(saved, name, OmegaConf.select(cfg, name), force_add=True, merge=False)
+    return saved
+
+
+def _saved(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The configuration of a run, checked as data from elsewhere; which packages it may name is the user's word, never the file's."""
+    saved = read_saved_config(folder / CONFIG, trust_of(cfg), whole=True)
+    saved.trust = cfg.trust
     return saved
 
 
@@ -134,7 +145,7 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
     if not (folder / CONFIG).is_file():
         cfg.resume = None
         return cfg, folder
-    saved = _with_new_keys(read_config(folder / CONFIG), cfg)
+    saved = _with_new_keys(_saved(cfg, folder), cfg)
     difference = _difference(saved, cfg)
     if difference is not None:
         name, was, now = difference
@@ -153,9 +164,9 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
     folders = [file.parent for file in Path(cfg.paths.runs).glob(f"*/{CONFIG}")]
     for folder in sorted(folders, key=last_written, reverse=True):
         try:
-            other = is_complete(folder, cfg.trainer.max_steps) or _difference(_with_new_keys(read_config(folder / CONFIG), cfg), cfg)
-        except UserError as error:
-            _log.warning("resume=auto: passed over %s: %s", os.path.relpath(folder), error)
+            other = is_complete(folder, cfg.trainer.max_steps) or _difference(_with_new_keys(_saved(cfg, folder), cfg), cfg)
+        except (UserError, OmegaConfBaseException) as error:
+            _log.warning("resume=auto: passed over %s: %s", os.path.relpath(folder), shortened(str(error), 400))
             continue
         if other:
             continue

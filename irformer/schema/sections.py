@@ -160,6 +160,7 @@ class Train:
         FolderName | int | None,
         Free("Folder of the sweep below `paths.runs`, with -m.", expects=f"{EXPECTED}, or null"),
     ]
+    trust: Annotated[list[Text], Free("Packages whose classes a resumed run or a file of weights may name.")]
     checkpoint_every: Annotated[Steps, Free("Steps between two saves of checkpoints/last.ckpt.")]
     paths: Annotated[Paths, Free("Where data is read and runs are written.")]
     task: Annotated[Node, Key("What is restored, and how results are measured.")]
@@ -194,6 +195,7 @@ class Benchmark:
             expects=_TEST_SETS,
         ),
     ]
+    trust: Annotated[list[Text], Key("Packages whose classes a file of weights may name.")]
     device: Annotated[Text, Key("cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
     out: Annotated[Text, Key("Folder for results.json.")]
     paths: Annotated[BenchmarkPaths, Key("Where data is read and results are written.")]

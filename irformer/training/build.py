@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from irformer.arms import CONFIG, read_config
 from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
-from irformer.config import build_network, instantiate
+from irformer.config import build_network, instantiate, trust_of
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mirrored import MirroredImages
 from irformer.data.module import RestorationData
@@ -63,7 +63,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
 
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
-        notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
+        notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from), trust_of(cfg)))
     module = RestorationModule(
         network,
         task,
@@ -92,15 +92,16 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
         notes["changed"] = "; ".join(changes)
     facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
-    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop)
+    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop, trust_of(cfg))
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
     refuse_what_fsdp_cannot(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    task: Any = OmegaConf.to_container(cfg.task, resolve=True)
     callbacks: list[lightning.Callback] = [
-        LastCheckpoint(folder, cfg.checkpoint_every, partial(_record, model, cfg.task.name), stop),
-        BestWeights(partial(_save_best, folder, model, cfg.task.name)),
+        LastCheckpoint(folder, cfg.checkpoint_every, partial(_record, model, task), stop),
+        BestWeights(partial(_save_best, folder, model, task)),
     ]
     if cfg.optim.ema is not None:
         callbacks.append(Ema(cfg.optim.ema))
@@ -124,12 +125,14 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     )
 
 
-def _save_best(folder: Path, model: dict[str, Any], task: str, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
-    save_weights(folder / BEST, weights, network_record(model, task, step, metrics))
+def _save_best(
+    folder: Path, model: dict[str, Any], task: dict[str, Any], weights: dict[str, Tensor], step: int, metrics: dict[str, float]
+) -> None:
+    save_weights(folder / BEST, weights, network_record(model, task["name"], step, metrics, task))
 
 
-def _record(model: dict[str, Any], task: str, step: int) -> str:
-    return network_record(model, task, step, {})
+def _record(model: dict[str, Any], task: dict[str, Any], step: int) -> str:
+    return network_record(model, task["name"], step, {}, task)
 
 
 def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:
