@@ -1,20 +1,18 @@
 """Builds networks and tasks from the plain data in a file, without Hydra: no interpolation, no class that is not trusted, bounded sizes."""
 
 import functools
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from irformer.errors import UserError
+from irformer.schema.check import check_arguments
 from irformer.trust import Purpose, Trust, shortened
 
 # Values that a network derives from its sizes and does not save (position tables, masks): 134 million, 1 GiB of whole numbers.
@@ -48,7 +46,7 @@ def build(node: Any, trust: Trust, purpose: Purpose) -> Any:
     if special is not None or not isinstance(partial, bool):
         raise UserError(f"{shortened(special or '_partial_')}: unknown key; beside _target_ a file may only say _partial_: true or false")
     target = trust.find(node["_target_"], purpose)
-    _require_types(target, arguments)
+    check_arguments(target, node)  # what it holds has been built above, so that all classes in it are trusted
     if partial:
         return functools.partial(target, **arguments)
     try:
@@ -63,44 +61,6 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, short and printable; without PyTorch's advice to read a file in an unsafe way."""
     line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return shortened(line, 300) if "weights_only" not in line else type(error).__name__
-
-
-def _require_types(target: Any, arguments: dict[str, Any]) -> None:
-    """Check arguments against the types that a constructor declares: a value of another type would fail much later, or not at all."""
-    try:
-        hints = get_type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 (mypy)
-    except Exception:  # a class of a trusted package may declare anything
-        return
-    for name, value in arguments.items():
-        adapter = _adapter(hints[name]) if name in hints else None
-        if adapter is None:
-            continue
-        try:
-            if isinstance(value, str | int | float | bool | list | None) and _is_plain(value):
-                adapter.validate_json(json.dumps(value), strict=True)  # where JSON has lists, constructors have tuples
-            else:
-                adapter.validate_python(value, strict=True)
-        except ValidationError as error:
-            what = error.errors()[0]["msg"].removeprefix("Input ").removeprefix("should be ")
-            raise UserError(f"{target.__module__}.{target.__qualname__}: {name}={shortened(_shown(value))}: expected {what}") from None
-
-
-def _is_plain(value: Any) -> bool:
-    return all(_is_plain(item) for item in value) if isinstance(value, list) else isinstance(value, str | int | float | bool | None)
-
-
-def _shown(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) and _is_plain(value) else value
-
-
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    """What checks a type, or None for types that cannot be checked."""
-    for config in (ConfigDict(arbitrary_types_allowed=True), None):
-        try:
-            return TypeAdapter(hint, config=config)
-        except (PydanticSchemaGenerationError, PydanticUserError, SchemaError, TypeError):
-            continue
-    return None
 
 
 def build_on_meta(node: dict[str, Any], trust: Trust, tensors: int) -> nn.Module:

@@ -1,17 +1,20 @@
 """From configuration files and overrides to objects: where Hydra is used, besides the commands."""
 
 import copy
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from irformer.errors import UserError
 from irformer.processes import start_time
+from irformer.schema.check import check_node
 from irformer.trust import Trust, targets
 from irformer.words import nearest
 
@@ -134,7 +137,32 @@ def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
 def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
     """Build a network from the `model` part of a configuration, its norm within it."""
     config: Any = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
-    return instantiate({key: value for key, value in config.items() if key != "name"})
+    node = {key: value for key, value in config.items() if key != "name"}
+    check_node("model", node)
+    _require_memory(node)
+    return instantiate(node)
+
+
+def _require_memory(node: dict[str, Any]) -> None:
+    """Refuse a network that cannot fit into this machine's memory, before the attempt takes all of it.
+
+    Raises:
+        UserError: its parameters and buffers alone are larger than the memory.
+    """
+    if not hasattr(os, "sysconf"):  # Windows refuses such an allocation itself
+        return
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = hydra.utils.instantiate(node, _convert_="all")
+        needed = sum(value.nbytes for value in [*network.parameters(), *network.buffers()])
+    except Exception:  # a network that cannot be built on the meta device; building it reports whatever is wrong
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"model: its parameters and buffers take {needed / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB: "
+            "choose a smaller network"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -339,7 +339,7 @@ def test_a_run_that_is_found_by_itself_is_checked_too(folder, saved_text, monkey
     theirs.mkdir(parents=True)
     (theirs / "config.yaml").write_text(hostile_text(saved_text, {"loss": _SAVE}))
     error = type_words(monkeypatch, capsys, *TINY, "data=sample", "resume=auto")
-    assert "resume=auto leaves out a run: " in error
+    assert "resume=auto: passed over runs/theirs: " in error
     assert "oc.create is not resolved here" in error
     assert not (folder / PROOF).exists()
     attempts.refused("run folders")

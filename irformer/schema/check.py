@@ -77,6 +77,15 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     report(_check_node(f"{path}." if path else "", node))
 
 
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Compare arguments, plain values, with the parameters of a class or function.
+
+    Raises:
+        UserError: as `check_config`.
+    """
+    report(_check_arguments("", target, arguments, frozenset()))
+
+
 @dataclass(frozen=True)
 class Fault:
     """A wrong key or value, described in one line."""
