@@ -146,7 +146,7 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
         elif kind == b"acTL":
             animated = int.from_bytes(body[:4], "big") > 1
     if animated:
-        raise ImageError("an animation, expected a single image")
+        raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
     width, height, depth, code = struct.unpack(">IIBB", header[:10])
     colours = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}[code]
     key = None
@@ -192,6 +192,22 @@ def _parse_tiff(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a damaged tag is reported once, by the refusal
         tags = TiffImageFile(file)
+        header = _tiff_header(tags)
+        if _has_second_page(tags):
+            raise ImageError("several pages, expected a single image", remedy="save each page as a file of its own")
+    return header
+
+
+def _has_second_page(image: TiffImageFile) -> bool:
+    """Whether another image follows that is more than a smaller copy of the first, as cameras add."""
+    try:
+        image.seek(1)
+    except Exception:  # the end, or bytes behind the image that are none
+        return False
+    return not int(image.tag_v2.get(254, 0)) & 1
+
+
+def _tiff_header(tags: TiffImageFile) -> FileHeader:
     depth = max(tags.tag_v2.get(258, (1,)))
     return FileHeader(
         "TIFF", int(tags.tag_v2[256]), int(tags.tag_v2[257]),
@@ -216,7 +232,7 @@ def _parse_webp(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
     if kind == b"VP8X":
         alpha = bool(start[0] & 0x10)
         if start[0] & 0x02:
-            raise ImageError("an animation, expected a single image")
+            raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
         width, height = (int.from_bytes(start[i : i + 3], "little") + 1 for i in (4, 7))
         exif = _webp_exif(file, size) if start[0] & 0x08 else b""
     elif kind == b"VP8L" and start[0] == 0x2F:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +52,27 @@ def list_images(folder: Path, remedy: str) -> list[Path]:
     if not paths:
         raise UserError(f"no images ({', '.join(SUFFIXES)}) in {folder}: {remedy}")
     return paths
+
+
+def require_distinct_stems(paths: Sequence[Path]) -> None:
+    """See that no two files differ in their suffix alone: partners and results are found by the name without it.
+
+    Raises:
+        UserError: `a.png` and `a.jpg` are among the files; the first two are named.
+    """
+    seen: dict[str, Path] = {}
+    doubled = [(seen[path.stem], path) for path in paths if seen.setdefault(path.stem, path) != path]
+    if doubled:
+        first, second = doubled[0]
+        raise UserError(
+            f"{first.parent}: {first.name} and {second.name} differ in their suffix alone ({len(doubled)} such), expected one file of each "
+            "name: remove or rename one of them"
+        )
+
+
+def printable(name: str) -> str:
+    r"""A name that every encoding can write: bytes of a file name that are not UTF-8 are spelled out as \xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
