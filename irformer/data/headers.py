@@ -102,17 +102,20 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
         raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{_UNREADABLE} ({header.width}x{header.height} pixels)")
-    if size < _least_bytes(header):
-        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
     return header
 
 
-def _least_bytes(header: FileHeader) -> int:
-    """The fewest bytes that can hold an image of this size: deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block."""
+def require_enough_bytes(header: FileHeader, size: int) -> None:
+    """See that a file of `size` bytes can hold as many pixels as its header says; a decoder would allocate them all before it finds out.
+
+    Raises:
+        ImageError: it cannot.
+    """
     pixels = header.width * header.height
-    if header.format == "PNG":
-        return pixels * header.depth // 8 // 1032
-    return pixels // (32 * 32 * 8) if header.format == "JPEG" else 0
+    # Deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block, of which the largest have 32x32 pixels.
+    least = {"PNG": pixels * header.depth // 8 // 1032, "JPEG": pixels // (32 * 32 * 8)}.get(header.format, 0)
+    if size < least:
+        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
 
 
 def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
