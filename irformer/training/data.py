@@ -54,9 +54,10 @@ def _told_apart(test_sets: list[TestSet], typed: Sequence[str]) -> list[TestSet]
     """Give each of the sets a name of its own."""
     by_files: dict[tuple[Path, ...], str] = {}
     for test_set, name in zip(test_sets, typed, strict=True):
-        other = by_files.setdefault(tuple(pair.hq.resolve() for pair in test_set.pairs), name)
-        if other is not name:
-            raise UserError(f"test_sets: {other} and {name} are the same images, expected each test set once: remove one of them")
+        files = tuple(pair.hq.resolve() for pair in test_set.pairs)
+        if files in by_files:
+            raise UserError(f"test_sets: {by_files[files]} and {name} are the same images, expected each test set once: remove one of them")
+        by_files[files] = name
     count = Counter(test_set.name for test_set in test_sets)
     for test_set, name in zip(test_sets, typed, strict=True):
         if count[test_set.name] > 1:
