@@ -91,7 +91,9 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
     if parse is None:
         raise ImageError(f"{_UNREADABLE} ({size} bytes)")
     try:
-        header = parse(file, size, whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged tags, which are of no use here, or refused
+            header = parse(file, size, whole)
     except ImageError:
         raise
     except OSError as error:
@@ -192,12 +194,10 @@ def _parse_bmp(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
 
 
 def _parse_tiff(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged tag is reported once, by the refusal
-        tags = TiffImageFile(file)
-        header = _tiff_header(tags)
-        if _has_second_page(tags):
-            raise ImageError("several pages, expected a single image", remedy="save each page as a file of its own")
+    image = TiffImageFile(file)
+    header = _tiff_header(image)
+    if _has_second_page(image):
+        raise ImageError("several pages, expected a single image", remedy="save each page as a file of its own")
     return header
 
 
