@@ -6,7 +6,6 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data import images
 from irformer.data.images import list_images, read_gray, read_header, read_image, read_intact_image, write_image
 from irformer.errors import UserError
 
@@ -48,6 +47,22 @@ def test_gray_is_what_opencv_reads(tmp_path, suffix, channels):
     assert np.array_equal(found[..., 0], cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
     if channels == 1 and suffix != ".jpg":
         assert np.array_equal(found, image)
+
+
+def test_gray_of_every_colour_is_opencv_s(tmp_path):
+    """All 16.8 million colours, in one file of each of the formats whose gray is computed here."""
+    colour = np.arange(1 << 24, dtype=np.uint32).reshape(4096, 4096)
+    rgb = np.stack([colour >> 16, colour >> 8 & 255, colour & 255], -1).astype(np.uint8)
+    for path in (tmp_path / "all.bmp", tmp_path / "all.tif"):
+        write_image(path, rgb)
+        assert np.array_equal(read_gray(path)[..., 0], cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+
+
+def test_a_bmp_with_an_opaque_alpha_channel_is_gray_as_opencv_reads_it(tmp_path):
+    rgba = np.dstack([picture(20, 30), np.full((20, 30), 255, np.uint8)])
+    (tmp_path / "a.bmp").write_bytes(cv2.imencode(".bmp", rgba[..., [2, 1, 0, 3]])[1].tobytes())
+    assert np.array_equal(read_image(tmp_path / "a.bmp"), rgba[..., :3])
+    assert np.array_equal(read_gray(tmp_path / "a.bmp")[..., 0], cv2.imread(str(tmp_path / "a.bmp"), cv2.IMREAD_GRAYSCALE))
 
 
 def test_gray_is_turned_upright_too(tmp_path):
@@ -171,18 +186,3 @@ def test_a_jpeg_that_the_decoder_can_only_paint_over_is_refused_where_data_is_pr
         read_intact_image(path)
     assert capfd.readouterr().err == ""
     assert read_image(path).shape == (200, 200, 3)  # which training cannot tell from a good one
-
-
-@pytest.mark.parametrize("reading", ["_ends_with", "_orientation_of"])
-def test_a_file_that_goes_between_two_of_its_readings_is_named(tmp_path, monkeypatch, reading):
-    path = tmp_path / "gone.png"
-    write_image(path, picture(8, 8))
-    read = getattr(images, reading)
-
-    def too_late(path, *arguments):
-        path.unlink()
-        return read(path, *arguments)
-
-    monkeypatch.setattr(images, reading, too_late)
-    with pytest.raises(UserError, match=r"gone\.png: no such file\Z"):
-        read_image(path)
