@@ -127,5 +127,5 @@ def test_every_command_refuses_it(folder, monkeypatch, capsys, kind, command, at
 )
 def test_what_other_code_builds_from_a_file_is_bounded(build):
     """spandrel builds networks by names and shapes: neither their number nor their size may go far beyond the file."""
-    with pytest.raises(UserError, match="describes? a network of more than"), bounded(10, 1000):
+    with pytest.raises(UserError, match=r"describes? a network of more than"), bounded(10, 1000):
         build()
