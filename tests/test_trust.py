@@ -18,6 +18,7 @@ from irformer import load_network
 from irformer.building import build
 from irformer.checkpoints import load_checkpoint
 from irformer.commands.benchmark import benchmark
+from irformer.commands.export import export
 from irformer.commands.train import train
 from irformer.config import CONFIGS, compose, options, trust_of
 from irformer.errors import UserError
@@ -168,6 +169,24 @@ def test_a_benchmark_takes_trust(foreign, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, "trust=[theirpkg]"])
     benchmark()
     assert Path("out/results.json").is_file()
+
+
+def test_an_export_takes_trust(foreign, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export.py", str(foreign), "out.safetensors"])
+    with pytest.raises(SystemExit):
+        export()
+    assert capsys.readouterr().err == f"error: {foreign}: {REFUSED}\n"
+    assert not Path("out.safetensors").exists()
+    monkeypatch.setattr(sys, "argv", ["export.py", str(foreign), "out.safetensors", "--trust", "theirpkg"])
+    export()
+    assert type(load_network("out.safetensors", trust=["theirpkg"]).patch_embed.norm).__name__ == "Norm"
+
+
+def test_training_from_a_file_takes_trust(foreign, monkeypatch, capsys):
+    words = [*TINY, "data=sample", "trainer.max_steps=1", f"init_from='{foreign}'", "name=tuned"]
+    assert type_words(monkeypatch, capsys, *words) == f"error: init_from={foreign}: {REFUSED}\n"
+    assert not Path("imported").exists()
+    assert "error" not in type_words(monkeypatch, capsys, *words, "trust=[theirpkg]")
 
 
 def test_a_change_may_name_any_class(folder):
