@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from irformer.config import CONFIGS, compose, nearest, options
 from irformer.errors import UserError
+from irformer.faults import machine_fault
 from irformer.processes import rank
 
 # Seconds within which a launcher has noticed that the first process has ended, and ends the others.
@@ -69,6 +70,8 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config))
+    except OSError as error:
+        _fail_or_raise(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -86,6 +89,16 @@ def telling_mistakes(config: str = "train") -> Iterator[None]:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config))
+    except OSError as error:
+        _fail_or_raise(error)
+
+
+def _fail_or_raise(error: OSError) -> None:
+    """End the process with one line for a fault of the machine; another error keeps its traceback."""
+    fault = machine_fault(error)
+    if fault is None:
+        raise error
+    fail(fault)
 
 
 def fail(message: str) -> NoReturn:

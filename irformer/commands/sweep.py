@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.text import Text
 
 from irformer.arms import differing_keys, flat_config, read_config
 from irformer.checkpoints import BEST, saved_validation
@@ -140,7 +141,7 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
     Raises:
         UserError: it has failed.
     """
-    command = [sys.executable, "-m", "irformer.commands.train", *overrides, f"sweep={folder.parent.name}", f"hydra.run.dir='{folder}'"]
+    command = [sys.executable, "-m", "irformer", *overrides, f"sweep={folder.parent.name}", f"hydra.run.dir='{folder}'"]
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     stopped = []
@@ -168,4 +169,4 @@ def _shown(folder: Path) -> str:
 
 def _say(console: Console, line: str) -> None:
     if rank() == 0:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)

@@ -65,7 +65,7 @@ class Job:
     seed: int
     overrides: Sequence[str]
 
-    def keys(self) -> list[str]:
+    def override_keys(self) -> list[str]:
         """The keys of the overrides."""
         return [_key_and_value(override)[0] for override in self.overrides]
 
@@ -161,7 +161,7 @@ def find_job_folder(sweep: Path, job: Job, shared: Sequence[str], config: Callab
     for folder in sorted(sweep.glob(f"{job.front()}*")):
         if folder.name != name and (other := _config_of(folder)) is not None and not differing_keys(other, wanted):
             return folder.name
-    accounts = [key for key in job.keys() if any(other == key or other.startswith(f"{key}.") for other in differing)]
+    accounts = [key for key in job.override_keys() if any(other == key or other.startswith(f"{key}.") for other in differing)]
     accounted = all(any(other == key or other.startswith(f"{key}.") for key in accounts) for other in differing)
     return job.name([key for key in shared if key not in accounts]) if accounted else name
 
