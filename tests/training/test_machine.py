@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_writable(tmp_path, words, path, attempts):
     assert line.startswith(path)
     assert ": Permission denied; give yourself permission to write there, or name another folder" in line
     assert "resume=" not in line
-    assert not list((tmp_path / path).iterdir())
+    assert not list((tmp_path / path).glob("*"))
     attempts.refused(AREA)
 
 
@@ -204,7 +204,7 @@ def test_a_killed_process_is_named(tmp_path, words, strategy, attempts):
     children = [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
     ranks = [pid for pid in children if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(ranks[-1], signal.SIGKILL)
-    printed, errors = running.communicate(timeout=100)
+    _, errors = running.communicate(timeout=100)
     assert running.returncode == 1, errors
     assert "Traceback" not in errors
     lines = [line for line in errors.splitlines() if line]
