@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from irformer.errors import UserError
+from irformer.folders import CONFIGS
 from irformer.processes import start_time
 from irformer.schema.check import check_node
 from irformer.trust import Trust, targets
@@ -20,10 +20,6 @@ from irformer.words import nearest
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
-
-_PACKAGED = Path(__file__).parent / "configs"
-# In a clone the configs stand at the top, for people to read and change; an installed package carries its own.
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:

@@ -1,35 +1,73 @@
-"""Files of a run that survive an interruption: written aside and renamed, or cut back to what they held when the checkpoint was written."""
+"""Files that survive an interruption: renamed when they are whole, or cut back to their size at the time of the checkpoint."""
 
+import errno
 import fcntl
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from irformer.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
-    """Let `write` fill a file beside path, then put it in path's place: a reader finds the old file or the new one, never a part.
+    """Let `write` fill a temporary file, then rename it to path: a reader finds the old file or the new one, never a part.
 
-    The file is on the disk before it is renamed, so that this holds for a power cut too.
+    The file is on the disk before it is renamed, so that this holds for a power cut too. It gets the mode that the umask gives to new
+    files, whatever library writes it.
 
     Args:
         path: of the file.
         write: fills the file that it is given.
-        keep: what path held so far goes on under this name.
+        keep: a name under which the former file at path is kept.
+
+    Raises:
+        OSError: the file cannot be written; the error names path, and path still holds what it held.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(aside)
-        _to_disk(aside)
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777
+        write(temporary)
+        temporary.chmod(mode)
+        _to_disk(temporary)
         if keep is not None and path.exists():
             path.replace(keep)
-        aside.replace(path)
+        temporary.replace(path)
         _to_disk(path.parent)
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number is None or getattr(error, "filename", None) not in (None, str(temporary)):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    number = re.search(r"\(os error (\d+)\)|code: (\d+)", str(error))  # as Rust prints it
+    return int(number[1] or number[2]) if number else None
+
+
+def require_writable(folder: Path) -> None:
+    """Create a folder if it is missing, and try to write a file in it.
+
+    Raises:
+        OSError: it cannot be created or written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe.{os.getpid()}"
+    probe.write_bytes(b"0")
+    probe.unlink()
 
 
 def _to_disk(path: Path) -> None:
@@ -40,16 +78,16 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def drop_asides(folder: Path) -> None:
-    """Remove what processes that were killed in the middle of `write_atomically` have left in a folder."""
-    for aside in folder.glob(".*.*"):
-        if aside.suffix[1:].isdigit():
-            aside.unlink(missing_ok=True)
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed in the middle of `write_atomically`."""
+    for file in folder.glob(".*.*"):
+        if file.suffix[1:].isdigit():
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process for a while; a process that is killed lets it go.
+    """Keep a folder to this process for a while; the lock ends with the process.
 
     Raises:
         UserError: another process has it.
@@ -58,10 +96,12 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with forked workers, which may outlive us
-        except OSError:
-            raise UserError(
-                f"{folder}: another process is training in this folder; wait for it or end it, or take another name=NAME"
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"{folder}: another process is training in this folder; wait for it or end it, or take another name=NAME"
+                ) from None
+            _log.warning("%s: this file system has no locks (%s): do not train twice in this folder", folder, error.strerror)
         yield
 
 

@@ -10,8 +10,8 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from irformer.benchmark import Metrics, SetResult, published_rows
 from irformer.data.test_sets import TestSet
@@ -31,11 +31,13 @@ class ResultTable:
 
     def show(self, console: Console) -> None:
         """Print the table on a terminal."""
-        table = Table(title=self.title, title_justify="left", caption="\n".join(self.notes) or None, caption_justify="left")
+        # As Text, since names that users have given may look like rich's markup.
+        caption = Text("\n".join(self.notes), "table.caption") if self.notes else None
+        table = Table(title=Text(self.title, "table.title"), title_justify="left", caption=caption, caption_justify="left")
         for i, name in enumerate(self.header):
-            table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+            table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
 
     def markdown(self) -> str:

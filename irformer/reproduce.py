@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from irformer.benchmark import Metrics, evaluate
 from irformer.checkpoints import BEST, load_checkpoint
@@ -70,7 +71,7 @@ def reproduce_figure1(budget: str, out: Path, overrides: list[str], console: Con
     """
     results = []
     for number, arm in enumerate(FIGURE1_ARMS, start=1):
-        console.print(f"[bold]{number} of {len(FIGURE1_ARMS)}: {' '.join(arm.overrides)}[/bold]", highlight=False)
+        console.print(Text(f"{number} of {len(FIGURE1_ARMS)}: {' '.join(arm.overrides)}", "bold"))
         folder = out / arm.name
         shutil.rmtree(folder, ignore_errors=True)
         cfg = compose("train", [f"experiment=figure1_{budget}", f"name={arm.name}", *arm.overrides, *overrides])
@@ -121,9 +122,9 @@ def _write_figure1(out: Path, results: list[ArmResult], run: Run, console: Conso
     )
     table.show(console)
     for remark in remarks:
-        console.print(remark, highlight=False)
+        console.print(Text(remark))
     for name in ("figure1.png", "report.html", "dynamics.csv", "results.json"):
-        console.print(f"wrote {out / name}", highlight=False)
+        console.print(Text(f"wrote {out / name}"), soft_wrap=True)
 
 
 def figure1_remarks(magnitude: dict[str, float]) -> list[str]:

@@ -1,6 +1,6 @@
 """Write docs/configuration.md: python scripts/configuration.py [PAGE]."""
 
-from irformer.commands.configuration import configuration
+from irformer.entry import entry
 
 if __name__ == "__main__":
-    configuration()
+    entry("irformer.commands.configuration:configuration")

@@ -1,6 +1,6 @@
 """Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE], or --tasks NAME ...."""
 
-from irformer.commands.protocols import protocols
+from irformer.entry import entry
 
 if __name__ == "__main__":
-    protocols()
+    entry("irformer.commands.protocols:protocols")

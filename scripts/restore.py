@@ -1,6 +1,6 @@
 """Restore an image or a folder of images: `python scripts/restore.py INPUT OUTPUT --checkpoint PATH`."""
 
-from irformer.commands.restore import restore
+from irformer.entry import restore
 
 if __name__ == "__main__":
     restore()

@@ -1,6 +1,6 @@
 """How fast things are on this machine: `python scripts/speed.py data|memory`."""
 
-from irformer.commands.speed import speed
+from irformer.entry import entry
 
 if __name__ == "__main__":
-    speed()
+    entry("irformer.commands.speed:speed")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from irformer.config import CONFIGS, build_network, compose, options
+from irformer.config import build_network, compose, options
+from irformer.folders import CONFIGS
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from conftest import picture
 
-from irformer.commands.sweep import job_folder
 from irformer.commands.train import train
 from irformer.data.images import write_image
 
@@ -158,18 +157,6 @@ def test_a_missing_extra_is_named(place, monkeypatch, capsys, word, extra):
     err = refusal(monkeypatch, capsys, place, "-m", "norm=ln,iln", word, *QUICK)
     assert err == f"error: hydra/{word} comes with a package that is not installed: pip install 'irformer[{extra}]'\n"
     assert not (place / "runs").exists()
-
-
-def test_folders_are_named_by_their_own_overrides():
-    name = job_folder("sr_x2", "hat", "ln", 3, ["norm=ln", "seed=3", "trainer=ddp", "trainer.devices=8", "paths.data=/d", "optim.lr=1e-4"])
-    assert name == "sr_x2-hat-ln-s3-optim.lr=1e-4"
-    assert job_folder("sr_x2", "hat", "ln", 0, ["b=[1, 2]", "+a=x/y", "data.path='my photos'"]) == (
-        "sr_x2-hat-ln-s0-a=x_y-b=1,2-data.path=myphotos"
-    )
-    assert job_folder("t", "m", "n", 0, ["a=1", "b=2"]) == job_folder("t", "m", "n", 0, ["b=2", "a=1"])
-    long = [job_folder("t", "m", "n", 0, [f"data.path={'x' * 300}{end}"]) for end in "ab"]
-    assert len(long[0]) == 160
-    assert long[0] != long[1]
 
 
 def command(folder: Path, *words: str) -> str:

@@ -20,8 +20,9 @@ from irformer.checkpoints import load_checkpoint
 from irformer.commands.benchmark import benchmark
 from irformer.commands.export import export
 from irformer.commands.train import train
-from irformer.config import CONFIGS, compose, options, trust_of
+from irformer.config import compose, options, trust_of
 from irformer.errors import UserError
+from irformer.folders import CONFIGS
 from irformer.saved_config import read_saved_config
 from irformer.tasks import Task
 from irformer.training.build import build_run

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.text import Text
 
 from irformer.benchmark import results_record
 from irformer.checkpoints import load_checkpoint
@@ -36,7 +37,7 @@ def _benchmark(cfg: DictConfig) -> None:
     record = results_record(str(cfg.checkpoint), task, restorer.padding, results)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
-    console.print(f"results: {file}")
+    console.print(Text(f"results: {file}"), soft_wrap=True)
 
 
 def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str, trust: Trust) -> tuple[Restorer, str]:

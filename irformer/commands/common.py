@@ -18,8 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from irformer.config import CONFIGS, compose, options
+from irformer.config import compose, options
 from irformer.errors import UserError
+from irformer.faults import machine_fault
+from irformer.folders import CONFIGS
 from irformer.processes import rank
 from irformer.schema.check import check_config
 from irformer.schema.names import EXPECTED, is_folder_name
@@ -80,6 +82,8 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config))
+    except OSError as error:
+        _fail_or_raise(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -97,6 +101,16 @@ def telling_mistakes(config: str = "train") -> Iterator[None]:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config))
+    except OSError as error:
+        _fail_or_raise(error)
+
+
+def _fail_or_raise(error: OSError) -> None:
+    """End the process with one line for a fault of the machine; another error keeps its traceback."""
+    fault = machine_fault(error)
+    if fault is None:
+        raise error
+    fail(fault)
 
 
 def fail(message: str) -> NoReturn:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from rich.text import Text
+
 from irformer.commands.common import telling_mistakes
 from irformer.compare import compare
 from irformer.report import readable_console
@@ -27,6 +29,6 @@ def compare_runs() -> None:
         for table in comparison.tables():
             table.show(console)
         for note in comparison.notes:
-            console.print(note, highlight=False, markup=False)
+            console.print(Text(note))
         for file in comparison.write(arguments.out) if arguments.out else ():
-            console.print(f"wrote {file}", highlight=False, markup=False)
+            console.print(Text(f"wrote {file}"), soft_wrap=True)

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from irformer.config import CONFIGS
 from irformer.files import write_atomically
+from irformer.folders import CONFIGS
 from irformer.schema.page import configuration_page
 
 

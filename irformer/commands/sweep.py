@@ -1,8 +1,6 @@
-"""The runs of a multirun: each in a folder named after its overrides, skipped when it is complete, gone on with when it was interrupted."""
+"""The runs of a sweep: a run that is complete is skipped, and one that was interrupted is resumed; one table shows all of them."""
 
-import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
+from rich.text import Text
 
 from irformer.arms import differing_keys, flat_config, read_config
 from irformer.checkpoints import BEST, saved_validation
+from irformer.commands.sweep_folders import name_by_swept_keys
 from irformer.compare import sweep_table
 from irformer.errors import UserError
 from irformer.files import write_atomically
@@ -28,57 +28,13 @@ from irformer.report import readable_console
 from irformer.training.build import build_run
 from irformer.training.resuming import has_checkpoint, is_complete
 
-# Not in a job's folder name: task, model, norm and seed stand at its front, the others say where it runs and not what.
-_UNNAMED = (
-    "task",
-    "model",
-    "norm",
-    "seed",
-    "name",
-    "sweep",
-    "resume",
-    "trust",
-    "launcher",
-    "sweeper",
-    "trainer",
-    "logger",
-    "callbacks",
-    "checkpoint_every",
-    "max_batch_per_device",
-)
-_UNNAMED_BELOW = ("paths.", "logger.", "callbacks.", "hydra.", "hydra/")
-_UNNAMED_KEYS = (
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "data.packed",
-    "data.allow_test_images",
-    "data.workers",
-    "data.cache_gb",
-)
-_LONGEST_NAME = 160  # characters; file systems end at 255 bytes
-
-
-def job_folder(task: str, model: str, norm: str, seed: int, overrides: Sequence[str]) -> str:
-    """The folder of one run within its sweep: a function of its own overrides alone, so that further runs beside it rename none.
-
-    `norm=ln seed=1 optim.lr=1e-4` gives `sr_x2-swinir-ln-s1-optim.lr=1e-4`. Two configurations that come to one name are told apart
-    when the second is about to start (`folder holds a run of another configuration`).
-    """
-    words = []
-    for override in sorted(overrides):
-        key, _, value = override.lstrip("+").partition("=")
-        if key not in (*_UNNAMED, *_UNNAMED_KEYS) and not key.startswith(_UNNAMED_BELOW):
-            words.append(re.sub(r"[^\w.=,~+-]+", "_", f"{key}={value}".translate({ord(sign): None for sign in "[]{}'\" "})))
-    name = "-".join([task, model, norm, f"s{seed}", *words])
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name
-
 
 class SweepTable(Callback):
-    """One table of all runs of a multirun: table.md in the sweep's folder after each run, and on the terminal at the end."""
+    """Names the folders of a multirun's runs, and writes one table of all of them: table.md after each run, the terminal at the end."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Name the runs by the keys that the multirun sweeps."""
+        name_by_swept_keys(config, list(config.hydra.overrides.task))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Write what there is, since the others may take days, or fail."""
@@ -185,7 +141,7 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
     Raises:
         UserError: it has failed.
     """
-    command = [sys.executable, "-m", "irformer.commands.train", *overrides, f"sweep={folder.parent.name}", f"hydra.run.dir='{folder}'"]
+    command = [sys.executable, "-m", "irformer", *overrides, f"sweep={folder.parent.name}", f"hydra.run.dir='{folder}'"]
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     stopped = []
@@ -213,7 +169,4 @@ def _shown(folder: Path) -> str:
 
 def _say(console: Console, line: str) -> None:
     if rank() == 0:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-OmegaConf.register_new_resolver("irformer.job_folder", job_folder, replace=True)
+        console.print(Text(line), soft_wrap=True)

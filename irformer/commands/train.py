@@ -38,7 +38,3 @@ def _train(cfg: DictConfig) -> float | None:
         cfg = resumed_config(cfg, folder, overrides)
     build_run(cfg, folder).execute(readable_console())
     return None
-
-
-if __name__ == "__main__":  # how a sweep starts a run of several processes
-    train()

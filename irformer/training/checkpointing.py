@@ -16,6 +16,7 @@ from torch import Tensor
 
 from irformer.checkpoints import LAST
 from irformer.errors import UserError
+from irformer.faults import NO_ROOM
 from irformer.files import file_sizes, write_atomically
 from irformer.training.guard import step_was_skipped
 from irformer.training.module import RestorationModule
@@ -59,20 +60,29 @@ class Ema(WeightAveraging):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint aside, puts it in its place when it is on the disk, and keeps the one before.
+    """Writes a checkpoint to a temporary file, renames it when it is on the disk, and keeps the one before.
 
     Where there is no room for it, the last good one stays, a line says so, and training goes on: the next one may fit.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a file."""
+        """Write a file.
+
+        Raises:
+            OSError: it cannot be written, for another reason than room.
+        """
         path = Path(path)
         keep = path.with_name(PREVIOUS.name) if path.name == LAST.name else None
         try:
-            write_atomically(path, lambda aside: _save(checkpoint, aside), keep)
+            write_atomically(path, lambda temporary: _save(checkpoint, temporary), keep)
         except OSError as error:
-            step = checkpoint.get("global_step")
-            print(f"{os.path.relpath(path)} of step {step} could not be written: {error.strerror}; the one before stays", flush=True)
+            if error.errno not in NO_ROOM:
+                raise
+            stays = "the one before stays" if path.exists() else "there is none yet, and the next one may fit"
+            print(
+                f"{os.path.relpath(path)} of step {checkpoint.get('global_step')} could not be written: {error.strerror}; {stays}",
+                flush=True,
+            )
 
 
 def _save(checkpoint: dict[str, Any], file: Path) -> None:

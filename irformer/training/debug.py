@@ -9,6 +9,7 @@ import lightning
 import torch
 from annotated_types import Ge, Gt
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.hooks import RemovableHandle
@@ -137,10 +138,10 @@ class TorchProfile(lightning.Callback):
         for column in ("operation", "calls", "ms", "%"):
             table.add_column(column, justify="left" if column == "operation" else "right")
         for name, calls, microseconds in sorted(costs, key=lambda cost: -cost[2])[: self.rows]:
-            table.add_row(name, str(calls), f"{microseconds / 1000:.2f}", f"{100 * microseconds / max(whole, 1e-9):.1f}")
+            table.add_row(Text(name), str(calls), f"{microseconds / 1000:.2f}", f"{100 * microseconds / max(whole, 1e-9):.1f}")
         console = readable_console()
         console.print(table)
-        console.print(f"wrote {os.path.relpath(trace)}: open it in chrome://tracing or ui.perfetto.dev", soft_wrap=True, highlight=False)
+        console.print(Text(f"wrote {os.path.relpath(trace)}: open it in chrome://tracing or ui.perfetto.dev"), soft_wrap=True)
 
 
 class FirstNonFinite(lightning.Callback):

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair
 from irformer.inference import to_image, to_tensor
+from irformer.training.run_log import log_only
 
 
 class Progress(ProgressBar):
-    """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in a log file.
+    """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in log files.
 
     Args:
-        line_seconds: seconds between two lines where there is no terminal.
+        line_seconds: seconds between two lines.
     """
 
     def __init__(self, line_seconds: Annotated[float, Ge(0)] = 30.0) -> None:
@@ -30,7 +31,7 @@ class Progress(ProgressBar):
         self.line_seconds = line_seconds
         self._enabled = True
         self._bar: tqdm | None = None
-        self._last_line = 0.0
+        self._last_line = self._last_moved = 0.0
         self._shown: dict[str, str] = {}
 
     def disable(self) -> None:
@@ -54,19 +55,22 @@ class Progress(ProgressBar):
         last = trainer.global_step == trainer.max_steps
         if self._bar is not None:
             self._bar.n = trainer.global_step
-            if now - self._last_line > 0.5 or last:
-                self._last_line = now
+            if now - self._last_moved > 0.5 or last:
+                self._last_moved = now
                 self._bar.set_postfix({"loss": f"{outputs['loss'].item():.4f}", **self._shown})
-        elif now - self._last_line > self.line_seconds or last:
+        if now - self._last_line > self.line_seconds or last:
             self._last_line = now
             rate = (trainer.global_step - self._first_step) / max(now - self._started, 1e-9)
             left = (trainer.max_steps - trainer.global_step) / max(rate, 1e-9)
             shown = "".join(f"  {name} {value}" for name, value in self._shown.items())
-            print(
+            line = (
                 f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} it/s  {tqdm.format_interval(left)} left  "
-                f"loss {outputs['loss'].item():.4f}{shown}",
-                flush=True,
+                f"loss {outputs['loss'].item():.4f}{shown}"
             )
+            if self._bar is None:
+                print(line, flush=True)
+            else:
+                log_only.info(line)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remember the validation's metrics."""

@@ -1,6 +1,9 @@
 """The loggers of a run: metrics.csv always, TensorBoard and Weights & Biases as configured."""
 
 import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +44,22 @@ def close_loggers(loggers: list[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
+
+
+@contextmanager
+def writer_errors_reported_once() -> Iterator[None]:
+    """Keep TensorBoard's writer thread from printing the traceback of an error that it hands on.
+
+    The thread ends at an error such as a full disk, and the next number that is logged raises the same error where the run can answer it.
+    """
+    former = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not (type(failure.thread).__name__ == "_AsyncWriterThread" and isinstance(failure.exc_value, OSError)):
+            former(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = former

@@ -1,10 +1,10 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
-import errno
 import json
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import lightning
 import torch
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 from torch.multiprocessing.spawn import ProcessExitedException
 from tqdm import tqdm
 
@@ -27,19 +27,21 @@ from irformer.data.module import RestorationData
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.errors import UserError, without_traceback
-from irformer.files import cut_back, drop_asides, locked, write_atomically
+from irformer.faults import machine_fault
+from irformer.files import cut_back, locked, remove_temporary_files, require_writable, write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
+from irformer.provenance import PROVENANCE, add_entry, cpu_name, start_entry
 from irformer.report import benchmark_table, crop_rows, write_page
 from irformer.tasks import Task
 from irformer.training.debug import Overfit
-from irformer.training.loggers import close_loggers
+from irformer.training.loggers import close_loggers, writer_errors_reported_once
 from irformer.training.module import RestorationModule
 from irformer.training.monitor import Monitor
+from irformer.training.ranks import RankWatch, lost_process
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
+from irformer.training.run_log import LOG, RunLog
 from irformer.training.stopping import Stopped, StopSignals
 from irformer.trust import Trust
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = logging.getLogger(__name__)
 
@@ -86,46 +88,99 @@ class Run:
             What results.json holds; nothing on other processes than the first.
 
         Raises:
-            Stopped: a signal has ended the run; everything is saved, and a line says how to go on.
-            UserError: another process trains in this folder, or there is no room on the disk.
+            Stopped: a signal has ended the run; a line says what was saved and how to resume.
+            UserError: another process trains in this folder, a process was killed, or a file cannot be read or written.
         """
         main = self.trainer.is_global_zero
         launcher = self.trainer.strategy.launcher
         self.stop.launcher, self.stop.rank = launcher, self.trainer.global_rank
-        with locked(self.folder) if main else nullcontext(), self.stop:
-            try:
-                self._open_folder()
-                self._announce(console)
-                self._train(console)
-                close_loggers(self.trainer.loggers)
-                if not main:
-                    return {}
-                record = self._benchmark(console)
-                self._tell_closing_lines(console)
-                return record
-            except BaseException as error:
-                if main and launcher is not None:
-                    launcher.kill(signal.SIGKILL)  # those that wait for this process would wait for ever
-                if isinstance(error, Stopped):
-                    self._tell_how_to_resume(console, f"stopped by {signal.Signals(error.signum).name}")
-                elif isinstance(error, UserError):  # a file that cannot be read any more
-                    self._tell_how_to_resume(console, "stopped by an error")
-                    raise without_traceback(error) from None
-                elif isinstance(error, OSError) and error.errno in _NO_ROOM:
-                    folder = os.path.relpath(self.folder)
-                    raise UserError(
-                        f"{error.filename or folder}: {error.strerror}; make room, then python train.py resume={folder} goes on from the "
-                        "last checkpoint"
-                    ) from error
-                raise
+        watch = RankWatch(launcher if main else None, self._report_lost_process)
+        entry = self._start_entry() if main else {}
+        header = f"{entry['started']} {entry['host']}: {entry['command']}" if main else ""
+        try:
+            with (
+                locked(self.folder) if main else nullcontext(),
+                RunLog(self.folder / LOG, f"# {header}") if main else nullcontext(),
+                writer_errors_reported_once(),
+                self.stop,
+                watch,
+            ):
+                try:
+                    self._open_folder(entry)
+                    self._announce(console)
+                    self._train(console)
+                    close_loggers(self.trainer.loggers)
+                    if not main:
+                        return {}
+                    record = self._benchmark(console)
+                    self._tell_closing_lines(console)
+                    return record
+                except BaseException as error:
+                    ending = self._ending(error, console, watch)
+                    if ending is error:
+                        raise
+                    raise ending from None
+        except OSError as error:  # before there is a log
+            raise self._in_one_line(error) from error
 
-    def _open_folder(self) -> None:
-        """Leave in the logs what they held at the checkpoint, and nothing of a process that was killed beside its files."""
+    def _start_entry(self) -> dict[str, Any]:
+        device = self.trainer.strategy.root_device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+        return start_entry(sys.argv, self.resume.step if self.resume else 0, [name] * self.trainer.world_size)
+
+    def _open_folder(self, entry: dict[str, Any]) -> None:
+        """Check that files can be written, and cut the logs back to what they held at the checkpoint."""
         if not self.trainer.is_global_zero:
             return
+        require_writable(self.folder / LAST.parent)
         for folder in (self.folder, self.folder / LAST.parent):
-            drop_asides(folder)
+            remove_temporary_files(folder)
         cut_back(self.folder, LOGS, self.resume.sizes if self.resume else {})
+        add_entry(self.folder / PROVENANCE, entry)
+
+    def _ending(self, error: BaseException, console: Console, watch: RankWatch) -> BaseException:
+        """Say what was saved, end the other processes, and give what is to be raised: in one line, where the user can mend it."""
+        main, launcher = self.trainer.is_global_zero, self.trainer.strategy.launcher
+        lost = lost_process(error, launcher) if self.trainer.world_size > 1 else None
+        if lost is not None:
+            watch.wait_for_report()
+        watch.stop()
+        if main and launcher is not None:
+            launcher.kill(signal.SIGKILL)  # those that wait for this process would wait for ever
+        if isinstance(error, Stopped):
+            self._tell(console, f"stopped by {signal.Signals(error.signum).name}{self._saved()}")
+        elif isinstance(error, UserError):  # a file that cannot be read any more
+            self._tell(console, f"stopped by an error{self._saved()}")
+            return without_traceback(error)
+        elif lost is not None:
+            return UserError(f"{lost}; stopped{self._saved()}")
+        elif isinstance(error, OSError):
+            return self._in_one_line(error)
+        return error
+
+    def _report_lost_process(self, what: str) -> int:
+        """Print why a run of several processes ends; the exit status."""
+        received = self.stop.received
+        line = f"error: {what}; stopped" if received is None else f"stopped by {signal.Signals(received).name}"
+        print(f"{line}{self._saved()}", file=sys.stderr, flush=True)
+        return 1 if received is None else 128 + received
+
+    def _in_one_line(self, error: OSError) -> Exception:
+        fault = machine_fault(error, self.folder)
+        if fault is None and not self.folder.is_dir():
+            fault = f"{os.path.relpath(self.folder)}: the folder was removed during the run"
+        return error if fault is None else UserError(f"{fault}; stopped{self._saved()}")
+
+    def _saved(self) -> str:
+        """What there is of a run that has ended early, and how to resume it, as the rest of a line."""
+        try:
+            resume = find_resume(self.folder)
+        except (UserError, OSError):
+            return "; no checkpoint of it can be read"
+        if resume is None:
+            return " before its first checkpoint: nothing was saved, and the same command starts again"
+        step = f"saved at step {resume.step} of {self.trainer.max_steps}"
+        return f", {step}; to go on: python train.py resume={os.path.relpath(self.folder)}"
 
     def _train(self, console: Console) -> None:
         """Train from where the run stands to its last step; where that is done already, do the validation that may be due."""
@@ -152,7 +207,7 @@ class Run:
         self._write_config()
         width = max(len(name) for name in self.facts)
         for name, value in self.facts.items():
-            console.print(f"[bold]{name:{width}}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
+            self._tell(console, Text.assemble((f"{name:{width}}", "bold"), "  ", value))
 
     def _write_config(self) -> None:
         """Write config.yaml. One that said something else stays as config-1.yaml, config-2.yaml, ..., the oldest first."""
@@ -163,19 +218,16 @@ class Run:
         keep = self.folder / f"config-{number}.yaml"
         write_atomically(file, lambda aside: aside.write_text(self.config, encoding="utf-8"), keep)
 
-    def _tell_how_to_resume(self, console: Console, what: str) -> None:
-        if not self.trainer.is_global_zero:
-            return
-        resume = find_resume(self.folder)
-        place = f"saved at step {resume.step} of {self.trainer.max_steps}" if resume else "before its first checkpoint"
-        line = f"{what}, {place}; to go on: python train.py resume={os.path.relpath(self.folder)}"
-        console.print(line, highlight=False, soft_wrap=True)
+    def _tell(self, console: Console, line: str | Text) -> None:
+        """Print a line as it is: what users have named may look like rich's markup."""
+        if self.trainer.is_global_zero:
+            console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
     def _tell_closing_lines(self, console: Console) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Monitor | Overfit):
                 for line in callback.closing_lines():
-                    console.print(line, highlight=False, soft_wrap=True)
+                    self._tell(console, line)
 
     def _benchmark(self, console: Console) -> dict[str, Any]:
         best = load_checkpoint(self.folder / BEST, trust=self.trust)
@@ -201,7 +253,7 @@ class Run:
         # The last file: where it is, nothing is left to do.
         write_atomically(self.folder / RESULTS, lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
         for file in (RESULTS, "report.html", BEST):
-            console.print(f"wrote {os.path.relpath(self.folder / file)}")
+            self._tell(console, f"wrote {os.path.relpath(self.folder / file)}")
         return record
 
     def _figure(self) -> Path | None:

@@ -11,8 +11,9 @@ from torch import nn
 
 from irformer.commands.benchmark import benchmark
 from irformer.commands.train import train
-from irformer.config import CONFIGS, compose, options
+from irformer.config import compose, options
 from irformer.errors import UserError
+from irformer.folders import CONFIGS
 from irformer.schema.check import check_config, check_node
 from irformer.schema.names import EXPECTED
 from irformer.schema.page import configuration_page

@@ -194,7 +194,8 @@ def test_no_room_for_a_log_ends_the_run_with_one_line(tmp_path, photos):
     folder = tmp_path / "run"
     assert finish(start(folder, photos, *SETTINGS, sabotage=no_room_for_logs)) == 1
     last = Path(f"{folder}.out").read_text().splitlines()[-1]
-    assert "metrics.csv: No space left on device; make room, then python train.py resume=" in last
+    assert "metrics.csv: No space left on device; make room; stopped before its first checkpoint: nothing was saved" in last
+    assert "resume=" not in last
 
 
 def no_room_for_logs() -> None:

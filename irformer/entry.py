@@ -1,0 +1,78 @@
+"""How train.py and scripts/ start a command, so that Ctrl-C and a closed pipe end it without a traceback at any moment.
+
+This module imports next to nothing: it has to answer Ctrl-C while torch and Lightning load, which takes seconds.
+"""
+
+import contextlib
+import os
+import pkgutil
+import signal
+import sys
+
+
+def entry(function: str, help_of: str = "") -> None:
+    """Import a command and run it; it ends the process.
+
+    The status is the command's own, 130 after Ctrl-C, and 141 (128 + SIGPIPE) where standard output was closed, as by `| head -1`.
+
+    Args:
+        function: `module:name` of the command.
+        help_of: `train` or `benchmark`, where `--help` prints the keys of that configuration and not Hydra's page.
+    """
+    if help_of and {"-h", "--help"} & set(sys.argv[1:]):
+        from irformer.folders import CONFIGS
+        from irformer.schema.help import help_text
+
+        print(help_text(help_of, CONFIGS))
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+        # Nothing is open yet, and an exception in the middle of an import may be caught or printed by the module that is being imported.
+        signal.signal(signal.SIGINT, lambda _signum, _frame: os._exit(128 + signal.SIGINT))
+        command = pkgutil.resolve_name(function)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    else:
+        command = pkgutil.resolve_name(function)
+    try:
+        command()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _discard_output() -> None:
+    """Let the interpreter flush standard output into nothing when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def train() -> None:
+    """`irformer-train`."""
+    entry("irformer.commands.train:train", "train")
+
+
+def benchmark() -> None:
+    """`irformer-benchmark`."""
+    entry("irformer.commands.benchmark:benchmark", "benchmark")
+
+
+def compare() -> None:
+    """`irformer-compare`."""
+    entry("irformer.commands.compare:compare_runs")
+
+
+def restore() -> None:
+    """`irformer-restore`."""
+    entry("irformer.commands.restore:restore")
+
+
+def export() -> None:
+    """`irformer-export`."""
+    entry("irformer.commands.export:export")
+
+
+def prepare_data() -> None:
+    """`irformer-prepare-data`."""
+    entry("irformer.commands.prepare_data:prepare_data")
