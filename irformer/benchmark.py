@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.inference import Restorer
 from irformer.metrics import measure
+from irformer.results import strict
 from irformer.tasks import Protocol, Task
 
 Metrics = dict[str, float]
@@ -44,14 +45,15 @@ class SetResult:
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for results.json."""
-        return {
+        """Plain values, for results.json; infinite metrics as `irformer.results.strict` writes them."""
+        values: dict[str, Any] = {
             "images": len(self.per_image),
             "lq": self.lq_source,
             "remarks": self.remarks,
             "metrics": self.metrics,
             "per_image": self.per_image,
         }
+        return strict(values)
 
 
 def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:

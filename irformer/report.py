@@ -31,9 +31,10 @@ class ResultTable:
 
     def show(self, console: Console) -> None:
         """Print the table on a terminal."""
-        table = Table(title=self.title, title_justify="left", caption="\n".join(self.notes) or None, caption_justify="left")
+        notes = escape("\n".join(self.notes)) or None
+        table = Table(title=escape(self.title), title_justify="left", caption=notes, caption_justify="left")
         for i, name in enumerate(self.header):
-            table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+            table.add_column(escape(name), justify="left" if i == 0 else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
