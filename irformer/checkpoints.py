@@ -40,6 +40,7 @@ class Checkpoint:
         model: the `model` part of its configuration, norm included; of networks that spandrel built `name` alone.
         task: name of the task that it was trained for, or None where the file does not say it.
         step: optimizer steps that it was trained for, or None.
+        task_config: the `task` part of the configuration that it was trained with, plain values; None where the file does not say it.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Checkpoint:
     model: dict[str, Any]
     task: str | None
     step: int | None
+    task_config: dict[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -55,22 +57,36 @@ class Checkpoint:
         return f"{self.model['name']}{norm}, {self.path.name if self.step is None else f'step {self.step}'}"
 
 
-def network_record(model: Mapping[str, Any], task: str | None, step: int | None, metrics: Mapping[str, float]) -> str:
-    """What our files say of the network that they hold, in JSON: all that is needed to rebuild it.
+def network_record(
+    model: Mapping[str, Any],
+    task: str | None,
+    step: int | None,
+    metrics: Mapping[str, float],
+    task_config: Mapping[str, Any] | None = None,
+) -> str:
+    """Describe the network that a file holds, in JSON: everything that rebuilding and measuring it needs.
 
     Args:
         model: the `model` part of the configuration, plain values.
         task: name of the task, or None.
         step: optimizer steps so far, or None.
         metrics: of the validation that the weights were saved for.
+        task_config: the `task` part of the configuration, resolved, plain values; None leaves it out of the record.
     """
-    return json.dumps({"model": dict(model), "task": task, "step": step, "validation": dict(metrics)})
+    record = {"model": dict(model), "task": task, "step": step, "validation": dict(metrics)}
+    return json.dumps(record if task_config is None else record | {"task_config": dict(task_config)})
 
 
 def save_network(
-    path: Path, network: nn.Module, model: Mapping[str, Any], task: str | None, step: int | None, metrics: Mapping[str, float]
+    path: Path,
+    network: nn.Module,
+    model: Mapping[str, Any],
+    task: str | None,
+    step: int | None,
+    metrics: Mapping[str, float],
+    task_config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network as safetensors with its configuration, aside first and then renamed.
+    """Write a network as safetensors with its configuration, through a temporary file.
 
     Args:
         path: the file, ending in .safetensors.
@@ -79,8 +95,9 @@ def save_network(
         task: name of the task, or None.
         step: optimizer steps so far, or None.
         metrics: of the validation that it was saved for.
+        task_config: the `task` part of the configuration, resolved, plain values, or None.
     """
-    save_weights(path, network.state_dict(), network_record(model, task, step, metrics))
+    save_weights(path, network.state_dict(), network_record(model, task, step, metrics, task_config))
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None:
@@ -122,7 +139,7 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None) -> C
         under = f" under {file.wrapping}" if file.wrapping else ""
         _log.info("%s: official weights%s of %s, %s parameters", file.path, under, describe(model), f"{parameters:,}")
         return Checkpoint(file.path, network, model, None, None)
-    return Checkpoint(file.path, network, model, file.record["task"], file.record["step"])
+    return Checkpoint(file.path, network, model, file.record["task"], file.record["step"], file.record["task_config"])
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -239,7 +256,7 @@ def export_checkpoint(checkpoint: Checkpoint, path: Path, format: Literal["safet
         raise UserError(f"{checkpoint.path}: holds {checkpoint.model['name']}, which spandrel built and whose configuration is not known")
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a file of the format safetensors ends in .safetensors")
-    save_network(path, checkpoint.network, checkpoint.model, checkpoint.task, checkpoint.step, {})
+    save_network(path, checkpoint.network, checkpoint.model, checkpoint.task, checkpoint.step, {}, checkpoint.task_config)
 
 
 def _file_of(path: Path) -> Path:

@@ -30,7 +30,8 @@ class WeightFile:
         path: the file.
         weights: by the names that they have inside, wrapping taken off.
         wrapping: the keys that the weights lay under, or empty.
-        record: what a file of ours says: `model`, the configuration of the network, `task` and `step`; None in all other files.
+        record: what a file of ours says: `model`, the configuration of the network, `task`, `step` and `task_config` (the `task` part
+            of the configuration, None in files that do not carry it); None in all other files.
     """
 
     path: Path
@@ -126,7 +127,13 @@ def _without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
 def _parse_record(path: Path, text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
-        return {"model": dict(record["model"]), "task": record.get("task"), "step": record.get("step")}
+        task_config = record.get("task_config")
+        return {
+            "model": dict(record["model"]),
+            "task": record.get("task"),
+            "step": record.get("step"),
+            "task_config": None if task_config is None else dict(task_config),
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: what it says of its network cannot be read; expected JSON with its configuration under model") from None
 

@@ -1,5 +1,6 @@
 """Files of weights: official networks in every wrapping, the goldens, and files that are refused."""
 
+import json
 import logging
 import os
 import sys
@@ -10,13 +11,15 @@ import pytest
 import torch
 from conftest import picture
 from official import OFFICIAL, assert_same_output, official, small
+from omegaconf import OmegaConf
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
 from irformer.benchmark import evaluate
-from irformer.checkpoints import export_official, load_checkpoint, save_network
-from irformer.config import compose, instantiate
+from irformer.checkpoints import export_checkpoint, export_official, load_checkpoint, save_network
+from irformer.config import build_network, compose, instantiate, model_config
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
 from irformer.formats import recognise
@@ -296,6 +299,10 @@ def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
     file = tmp_path / "run" / "checkpoints" / "last.ckpt"
     loaded = load_checkpoint(file)
     assert (loaded.model["name"], loaded.model["norm"]["name"], loaded.task, loaded.step) == ("swinir_tiny", "layerscale", "sr_x2", 2)
+    task = OmegaConf.to_container(compose("train", words).task, resolve=True)
+    assert task["degradation"] == {"_target_": "irformer.degradations.Downscale", "scale": 2, "variant": "matlab_uint8"}
+    assert loaded.task_config == task
+    assert load_checkpoint(tmp_path / "run").task_config == task
     averaged = torch.load(file, weights_only=True)["state_dict"]
     assert all(torch.equal(value, averaged[f"network.{name}"]) for name, value in loaded.network.state_dict().items())
 
@@ -303,3 +310,20 @@ def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
     del content["irformer"]
     torch.save(content, tmp_path / "unsaid.ckpt")
     assert "does not say which network it holds" in refusal(tmp_path / "unsaid.ckpt")
+
+
+def test_a_record_may_lack_the_task(tmp_path):
+    file = tmp_path / "old.safetensors"
+    model = model_config("swinir_tiny", "iln", 2, 3)
+    save_network(file, build_network(model), model, "sr_x2", 3, {})
+    with safe_open(file, framework="pt") as opened:
+        assert "task_config" not in json.loads(opened.metadata()["irformer"])
+    assert (load_checkpoint(file).task, load_checkpoint(file).task_config) == ("sr_x2", None)
+
+
+def test_an_exported_file_keeps_the_task(tmp_path):
+    task: dict = {"name": "mine", "scale": 2, "protocol": {"border": 2}}
+    model = model_config("swinir_tiny", "iln", 2, 3)
+    save_network(tmp_path / "in.safetensors", build_network(model), model, "mine", 3, {}, task)
+    export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", "safetensors")
+    assert load_checkpoint(tmp_path / "out.safetensors").task_config == task

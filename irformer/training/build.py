@@ -95,9 +95,10 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
         raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: expected the number of optimizer steps, 1 or more")
     refuse_what_fsdp_cannot(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    task: Any = OmegaConf.to_container(cfg.task, resolve=True)
     callbacks: list[lightning.Callback] = [
-        LastCheckpoint(folder, cfg.checkpoint_every, partial(_record, model, cfg.task.name), stop),
-        BestWeights(partial(_save_best, folder, model, cfg.task.name)),
+        LastCheckpoint(folder, cfg.checkpoint_every, partial(_record, model, task), stop),
+        BestWeights(partial(_save_best, folder, model, task)),
     ]
     if cfg.optim.ema is not None:
         callbacks.append(Ema(cfg.optim.ema))
@@ -121,12 +122,14 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     )
 
 
-def _save_best(folder: Path, model: dict[str, Any], task: str, weights: dict[str, Tensor], step: int, metrics: dict[str, float]) -> None:
-    save_weights(folder / BEST, weights, network_record(model, task, step, metrics))
+def _save_best(
+    folder: Path, model: dict[str, Any], task: dict[str, Any], weights: dict[str, Tensor], step: int, metrics: dict[str, float]
+) -> None:
+    save_weights(folder / BEST, weights, network_record(model, task["name"], step, metrics, task))
 
 
-def _record(model: dict[str, Any], task: str, step: int) -> str:
-    return network_record(model, task, step, {})
+def _record(model: dict[str, Any], task: dict[str, Any], step: int) -> str:
+    return network_record(model, task["name"], step, {}, task)
 
 
 def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:

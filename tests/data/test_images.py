@@ -6,7 +6,6 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data import images
 from irformer.data.images import list_images, read_gray, read_header, read_image, read_intact_image, write_image
 from irformer.errors import UserError
 
@@ -171,18 +170,3 @@ def test_a_jpeg_that_the_decoder_can_only_paint_over_is_refused_where_data_is_pr
         read_intact_image(path)
     assert capfd.readouterr().err == ""
     assert read_image(path).shape == (200, 200, 3)  # which training cannot tell from a good one
-
-
-@pytest.mark.parametrize("reading", ["_ends_with", "_orientation_of"])
-def test_a_file_that_goes_between_two_of_its_readings_is_named(tmp_path, monkeypatch, reading):
-    path = tmp_path / "gone.png"
-    write_image(path, picture(8, 8))
-    read = getattr(images, reading)
-
-    def too_late(path, *arguments):
-        path.unlink()
-        return read(path, *arguments)
-
-    monkeypatch.setattr(images, reading, too_late)
-    with pytest.raises(UserError, match=r"gone\.png: no such file\Z"):
-        read_image(path)

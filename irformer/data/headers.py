@@ -1,0 +1,277 @@
+"""Headers of image files: what a file holds, read from its first and last bytes without decoding it.
+
+One parser for each of the five formats. None of them consults a global limit on the number of pixels, as `PIL.Image.open` does; the
+caller applies its own.
+"""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+_TAIL = 4096  # bytes at the end of a file in which its end marker is looked for; some writers add padding behind it
+_UNREADABLE = "not a readable image"
+_CUT = "truncated, the file stops before its end marker"
+
+
+class ImageError(ValueError):
+    """A file that is not read. The caller, who knows its path, makes a `UserError` of it.
+
+    Args:
+        reason: what was found, and expected.
+        remedy: what the user can do.
+    """
+
+    def __init__(self, reason: str, remedy: str = "restore or remove the file") -> None:
+        super().__init__(f"{reason}: {remedy}")
+
+
+def damaged() -> ImageError:
+    """What is raised where the data of an image contradict themselves."""
+    return ImageError("cannot be decoded, the file is damaged", remedy="restore or remove it")
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What an image file holds.
+
+    Args:
+        format: PNG, JPEG, BMP, TIFF or WEBP.
+        width: in pixels, as stored.
+        height: in pixels, as stored.
+        colours: `gray`, `rgb`, `palette`, or the name of a colour space that is not read.
+        depth: bits of a sample; fewer than 8 are spread over 0 to 255 when the file is decoded.
+        alpha: whether the file can hold transparent pixels.
+        orientation: by EXIF or TIFF tag, 1 (upright) to 8.
+        transparent: the gray level or colour that a PNG's tRNS chunk declares to be transparent.
+        premultiplied: colours are stored multiplied by alpha.
+        inverted: 0 is white.
+        samples: `unsigned`, or what the samples of a TIFF are instead.
+    """
+
+    format: str
+    width: int
+    height: int
+    colours: str
+    depth: int = 8
+    alpha: bool = False
+    orientation: int = 1
+    transparent: tuple[int, ...] | None = None
+    premultiplied: bool = False
+    inverted: bool = False
+    samples: str = "unsigned"
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width in pixels once the image is turned upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
+    """Parse the header of an image file of any of the five formats; its content decides, not its name.
+
+    Args:
+        file: the open file.
+        size: of the file in bytes.
+        whole: all of the file is to be decoded: check the checksums of a PNG before a decoder sees it.
+
+    Raises:
+        ImageError: the file is of another format, damaged or truncated.
+    """
+    file.seek(0)
+    start = file.read(16)
+    file.seek(0)
+    parse = next((parse for is_format, parse in _FORMATS if is_format(start)), None)
+    if parse is None:
+        raise ImageError(f"{_UNREADABLE} ({size} bytes)")
+    try:
+        header = parse(file, size, whole)
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.errno:
+            raise  # the disk's, not the file's
+        raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
+    except Exception:  # a parser that meets hostile bytes may raise anything
+        raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
+    if header.width < 1 or header.height < 1:
+        raise ImageError(f"{_UNREADABLE} ({header.width}x{header.height} pixels)")
+    if size < _least_bytes(header):
+        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
+    return header
+
+
+def _least_bytes(header: FileHeader) -> int:
+    """The fewest bytes that can hold an image of this size: deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block."""
+    pixels = header.width * header.height
+    if header.format == "PNG":
+        return pixels * header.depth // 8 // 1032
+    return pixels // (32 * 32 * 8) if header.format == "JPEG" else 0
+
+
+def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
+    header, exif, transparent, animated, kind = b"", b"", None, False, b""
+    file.seek(8)
+    while kind != b"IEND":
+        head = file.read(8)
+        if len(head) < 8:
+            raise ImageError(_CUT)
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IDAT" and not whole:
+            tail = _tail(file, size)
+            if b"IEND\xaeB`\x82" not in tail:
+                raise ImageError(_CUT)
+            exif = exif or _late_exif(tail)
+            break
+        if file.tell() + length + 4 > size:
+            raise ImageError(_CUT)
+        if not whole and kind not in (b"IHDR", b"tRNS", b"eXIf", b"acTL"):
+            file.seek(length + 4, 1)
+            continue
+        body, checksum = file.read(length), file.read(4)
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
+            raise damaged()
+        if kind == b"IHDR":
+            header = body
+        elif kind == b"eXIf":
+            exif = body
+        elif kind == b"tRNS":
+            transparent = body
+        elif kind == b"acTL":
+            animated = int.from_bytes(body[:4], "big") > 1
+    if animated:
+        raise ImageError("an animation, expected a single image")
+    width, height, depth, code = struct.unpack(">IIBB", header[:10])
+    colours = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}[code]
+    key = None
+    if transparent is not None and code in (0, 2):
+        key = struct.unpack(f">{len(transparent) // 2}H", transparent)
+        if len(key) != code + 1:
+            raise ImageError("damaged, the tRNS chunk does not fit the kind of image")
+    return FileHeader(
+        "PNG", width, height, colours,
+        depth=depth if code != 3 else 8,
+        alpha=code in (4, 6) or transparent is not None,
+        orientation=exif_orientation(exif),
+        transparent=key,
+    )  # fmt: skip
+
+
+def _late_exif(tail: bytes) -> bytes:
+    """The EXIF data of a PNG that has it behind its pixels, as some programs write it."""
+    place = tail.rfind(b"eXIf")
+    if place < 4:
+        return b""
+    length = int.from_bytes(tail[place - 4 : place], "big")
+    body, checksum = tail[place + 4 : place + 4 + length], tail[place + 4 + length : place + 8 + length]
+    return body if zlib.crc32(b"eXIf" + body) == int.from_bytes(checksum, "big") and len(checksum) == 4 else b""
+
+
+def _parse_jpeg(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
+    image = JpegImageFile(file)
+    width, height = image.size
+    if b"\xff\xd9" not in _tail(file, size):
+        raise ImageError(_CUT)
+    colours = {"L": "gray", "RGB": "rgb"}.get(image.mode, image.mode)
+    return FileHeader("JPEG", width, height, colours, orientation=exif_orientation(image.info.get("exif", b"")))
+
+
+def _parse_bmp(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
+    image = BmpImageFile(file)
+    colours = {"1": "gray", "L": "gray", "P": "palette"}.get(image.mode, "rgb")
+    return FileHeader("BMP", *image.size, colours, alpha=image.mode == "RGBA")
+
+
+def _parse_tiff(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged tag is reported once, by the refusal
+        tags = TiffImageFile(file)
+    depth = max(tags.tag_v2.get(258, (1,)))
+    return FileHeader(
+        "TIFF", int(tags.tag_v2[256]), int(tags.tag_v2[257]),
+        {"1": "gray", "L": "gray", "LA": "gray", "P": "palette", "RGBA": "rgb", "RGBX": "rgb", "YCbCr": "rgb", "I;16": "gray",
+         "I;16B": "gray", "I": "gray", "F": "gray", "RGB": "rgb"}.get(tags.mode, tags.mode),
+        depth=depth,
+        alpha=tags.mode in ("LA", "RGBA"),
+        orientation=_valid_orientation(tags.tag_v2.get(274, 1)),
+        premultiplied=1 in tags.tag_v2.get(338, ()),
+        inverted=tags.tag_v2.get(262) == 0,
+        samples={1: "unsigned", 2: "signed integers", 3: "floating-point numbers"}.get(max(tags.tag_v2.get(339, (1,))), "of unknown kind"),
+    )  # fmt: skip
+
+
+def _parse_webp(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
+    _, length, _, kind = struct.unpack("<4sI4s4s", file.read(16))
+    if length + 8 > size:
+        raise ImageError(_CUT)
+    start = file.read(14)[4:]
+    width = height = 0
+    alpha, exif = False, b""
+    if kind == b"VP8X":
+        alpha = bool(start[0] & 0x10)
+        if start[0] & 0x02:
+            raise ImageError("an animation, expected a single image")
+        width, height = (int.from_bytes(start[i : i + 3], "little") + 1 for i in (4, 7))
+        exif = _webp_exif(file, size) if start[0] & 0x08 else b""
+    elif kind == b"VP8L" and start[0] == 0x2F:
+        bits = int.from_bytes(start[1:5], "little")
+        width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
+    elif kind == b"VP8 " and start[3:6] == b"\x9d\x01\x2a":
+        width, height = (int.from_bytes(start[i : i + 2], "little") & 0x3FFF for i in (6, 8))
+    return FileHeader("WEBP", width, height, "rgb", alpha=alpha, orientation=exif_orientation(exif))
+
+
+def _webp_exif(file: BinaryIO, size: int) -> bytes:
+    place = 12
+    while place + 8 <= size:
+        file.seek(place)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind == b"EXIF":
+            return file.read(length)
+        place += 8 + length + length % 2
+    return b""
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Orientation by EXIF data, 1 (upright) to 8; 1 where the data do not say."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 10:
+        return 1
+    directory = struct.unpack_from(f"{order}I", exif, 4)[0]
+    if directory + 2 > len(exif):
+        return 1
+    entries = struct.unpack_from(f"{order}H", exif, directory)[0]
+    for i in range(entries):
+        place = directory + 2 + 12 * i
+        if place + 12 > len(exif):
+            break
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place)
+        if tag == 0x0112 and kind == 3:
+            return _valid_orientation(value)
+    return 1
+
+
+def _valid_orientation(value: object) -> int:
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _tail(file: BinaryIO, size: int) -> bytes:
+    file.seek(max(0, size - _TAIL))
+    return file.read(_TAIL)
+
+
+_Parser = Callable[[BinaryIO, int, bool], FileHeader]
+_FORMATS: tuple[tuple[Callable[[bytes], bool], _Parser], ...] = (
+    (lambda start: start.startswith(b"\x89PNG\r\n\x1a\n"), _parse_png),
+    (lambda start: start.startswith(b"\xff\xd8\xff"), _parse_jpeg),
+    (lambda start: start.startswith(b"BM"), _parse_bmp),
+    (lambda start: start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _parse_tiff),
+    (lambda start: start[:4] == b"RIFF" and start[8:12] == b"WEBP", _parse_webp),
+)
