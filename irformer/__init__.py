@@ -14,7 +14,7 @@ What the functions need is imported when they are called: importing irformer its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ def create_model(
     return build_network(override_model(model, overrides or {}))
 
 
-def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None) -> nn.Module:
+def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, trust: Sequence[str] = ()) -> nn.Module:
     """Rebuild a network from a run's folder or a file of weights: ours, official, or of any network that spandrel knows.
 
     >>> load_network("epoch=0.ckpt")
@@ -63,16 +63,20 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None) -
     Args:
         path: the folder or file.
         overrides: changes to what was read out of the weights, by dotted keys, e.g. `{"pixel_range": 255.0}`.
+        trust: packages besides irformer whose classes the file may name, e.g. `["mypkg"]`; only if you know where the file comes from.
+            Packages in the variable IRFORMER_TRUST (separated by commas) are added.
 
     Returns:
         The network in evaluation mode.
 
     Raises:
-        UserError: there is no such file, it is damaged, would run code, or holds a network that is not known or not whole.
+        UserError: there is no such file, it is damaged, would run code, holds weights that are not finite, or a network that is not known
+            or not whole.
     """
     from irformer.checkpoints import load_checkpoint
+    from irformer.trust import Trust
 
-    return load_checkpoint(Path(path), overrides).network
+    return load_checkpoint(Path(path), overrides, Trust(trust)).network
 
 
 def list_models() -> list[str]:

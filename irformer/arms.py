@@ -8,15 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from irformer.errors import UserError
 from irformer.results import read_results
+from irformer.saved_config import read_saved_config
 
 # Where a run lies, where it computes and what it shows: keys that may differ between two runs of the same configuration.
 _ELSEWHERE = (
     "name",
     "resume",
+    "trust",
     "sweep",
     "paths",
     "logger",
@@ -57,18 +58,12 @@ def flat_config(config: DictConfig) -> Config:
 
 
 def read_config(file: Path) -> DictConfig:
-    """A run's config.yaml.
+    """A run's config.yaml, to be compared: nothing is built from it, so that it may name classes that are not trusted.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is no plain data.
     """
-    try:
-        config = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({str(error).splitlines()[0]}); expected the configuration that a run has saved") from None
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{file}: expected the configuration that a run has saved, found a list")
-    return config
+    return read_saved_config(file)
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
@@ -166,7 +161,7 @@ def read_runs(folders: Sequence[Path]) -> FoundRuns:
 def _finished_run(config_file: Path, results: Path) -> FinishedRun:
     try:
         config = flat_config(read_config(config_file))
-    except (OmegaConfBaseException, YAMLError, RecursionError, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{config_file}: cannot be read ({reason}); expected the configuration that a run has saved") from None
     seed = config.pop("seed", None)

@@ -5,25 +5,28 @@ Our own format is safetensors with the whole configuration inside: one file rebu
 
 import json
 import logging
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import hydra
 import safetensors.torch
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from irformer.building import build, build_on_meta, require_network
 from irformer.community import CommunityNetwork, load_community
-from irformer.config import build_network, override_model
+from irformer.config import override_model
 from irformer.errors import UserError
 from irformer.files import write_atomically
 from irformer.formats import describe, official_weights, our_names, recognise
 from irformer.models.frame import ENLARGING, UPSAMPLER
-from irformer.weight_files import RECORD, WeightFile, first_few, read_weight_file
+from irformer.records import parse_record
+from irformer.trust import Trust, shortened, targets
+from irformer.weight_files import RECORD, WeightFile, first_few, read_weight_file, require_finite
 
 BEST = Path("checkpoints/best.safetensors")
 LAST = Path("checkpoints/last.ckpt")
@@ -101,38 +104,42 @@ def save_network(
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None:
-    """Write weights as safetensors with a record (see `network_record`), aside first and then renamed."""
+    """Write weights as safetensors with a record (see `network_record`), through a temporary file."""
     own = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     write_atomically(path, lambda aside: safetensors.torch.save_file(own, aside, metadata={RECORD: record}))
 
 
 def saved_validation(path: Path) -> dict[str, float]:
     """The validation metrics that a .safetensors file of ours was saved for, by name."""
-    with safetensors.safe_open(path, framework="pt") as opened:
-        return json.loads(opened.metadata()[RECORD])["validation"]
+    with _naming(f"{path}: "), safetensors.safe_open(path, framework="pt") as opened:
+        return parse_record((opened.metadata() or {}).get(RECORD))["validation"]
 
 
-def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trust: Trust | None = None) -> Checkpoint:
     """Rebuild a network from a run's folder or from a file of weights: ours, official, or of any network that spandrel knows.
 
     Official files say by names and shapes what they hold (irformer/formats.py); what was recognised is logged in one line. No file can
-    run code.
+    run code: a record names only networks and norms of irformer, and classes of packages that the user trusts.
 
     Args:
         path: a run's folder (its best weights), or a .safetensors, .pth, .pt or .ckpt file.
         overrides: changes to the `model` part of the configuration, by dotted keys, for what weights do not say: `{"pixel_range": 255.0}`,
             `{"norm.standardize_input": False}`; `norm` takes a whole norm by its name.
+        trust: which classes the file may name; None reads the variable IRFORMER_TRUST.
 
     Raises:
-        UserError: there is no such file, it is damaged, would run code, or holds a network that is not known or not whole.
+        UserError: there is no such file, it is damaged, would run code, holds weights that are not finite, or a network that is not known
+            or not whole.
     """
     file = read_weight_file(_file_of(path))
     with _naming(f"{file.path}: "):
-        model = _model_of(file)
+        trust = trust or Trust()
+        require_finite(file.weights)
+        model = _model_of(file, trust)
         if model is None:
             return _load_community(file, overrides or {})
         model = override_model(model, overrides or {})
-        network = build_network(model).eval()
+        network = _build(model, _weights_of(file), trust.with_names(_named_by_user(model, overrides or {})), file.path)
     load_weights(network, _weights_of(file), file.path)
     if file.record is None:
         parameters = sum(p.numel() for p in network.parameters())
@@ -142,16 +149,38 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None) -> C
     return Checkpoint(file.path, network, model, file.record["task"], file.record["step"], file.record["task_config"])
 
 
+def _build(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust, path: Path) -> nn.Module:
+    """The network of a configuration that was read from a file, compared with the file's weights before it takes memory."""
+    node = {key: value for key, value in model.items() if key != "name"}
+    if all(trust.is_builtin(target, "network") for target in targets(node)):
+        sketch = build_on_meta(node, trust, len(weights))
+        _require_fit(sketch, weights, path)
+    network = build(node, trust, "network")
+    require_network(network, node["_target_"])
+    require_finite({f"{name} (derived)": value for name, value in network.named_buffers() if name not in weights})
+    return network.eval()
+
+
+def _named_by_user(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
+    """The classes in a changed configuration that came with the changes."""
+    keys = {key.split(".")[0] for key in overrides}
+    return [str(target) for key in keys for target in targets(model.get(key))]
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
     """Fill a network, every parameter of it and with nothing left over.
 
     Raises:
         UserError: the weights are those of another network; the first differences are named.
     """
+    _require_fit(network, weights, file)
+    network.load_state_dict(weights)
+
+
+def _require_fit(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
     faults = _faults(network, weights)
     if faults:
         raise UserError(f"{file} holds weights that are not those of the {type(network).__name__} as configured: {_told(faults)}")
-    network.load_state_dict(weights)
 
 
 @dataclass(frozen=True)
@@ -176,7 +205,7 @@ class Transfer:
         return f"{kept}; fresh {sum(self.fresh.values()):,} parameters in {len(self.fresh)} tensors ({', '.join(modules)})"
 
 
-def transfer_weights(network: nn.Module, path: Path) -> Transfer:
+def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None) -> Transfer:
     """Start a network from the weights of a file that may be of another scale: what fits by name and shape is kept.
 
     The whole body has to fit; the upsampler may be fresh. Its enlarging convolutions are kept only if all of them fit: one of two that
@@ -185,13 +214,18 @@ def transfer_weights(network: nn.Module, path: Path) -> Transfer:
     Args:
         network: is filled.
         path: a run's folder or a file, as for `load_checkpoint`.
+        trust: which classes the file may name; None reads the variable IRFORMER_TRUST.
 
     Raises:
-        UserError: the file cannot be read, or holds the weights of another network; the first differences are named.
+        UserError: the file cannot be read, holds weights that are not finite or those of another network; the first differences are named.
     """
     with _naming("init_from="):
         file = read_weight_file(_file_of(path))
-        weights = _weights_of(file)
+        with _naming(f"{file.path}: "):
+            if file.record is not None:
+                (trust or Trust()).require(file.record["model"], "network")
+            weights = _weights_of(file)
+            require_finite(weights)
     own = network.state_dict()
     fitting = {name for name, value in own.items() if name in weights and weights[name].shape == value.shape}
     enlarging = {name for name in [*own, *weights] if name.partition(".")[0] in ENLARGING}
@@ -232,7 +266,7 @@ def export_official(network: nn.Module, path: Path) -> None:
     weights = official_weights(network)
     model = recognise(weights)
     assert model is not None, "what is written in the official layout is recognised"
-    reread = build_network(model).eval()
+    reread = build({key: value for key, value in model.items() if key != "name"}, Trust(), "network").eval()
     load_weights(reread, our_names(weights), path)
     difference = _difference(network, reread)
     if difference:
@@ -261,21 +295,29 @@ def export_checkpoint(checkpoint: Checkpoint, path: Path, format: Literal["safet
 
 def _file_of(path: Path) -> Path:
     """A file, or the best weights in a run's folder."""
-    if not path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # reading the file says what is wrong with it
         return path
-    if not (path / BEST).is_file():
+    if not stat.S_ISDIR(mode):
+        return path
+    if not (path / BEST).exists():
         raise UserError(f"{path}: no {BEST} in this folder; a run has it once it has been validated, before that give its {LAST}")
     return path / BEST
 
 
-def _model_of(file: WeightFile) -> dict[str, Any] | None:
+def _model_of(file: WeightFile, trust: Trust) -> dict[str, Any] | None:
     if file.record is None:
         return recognise(file.weights)
     model = file.record["model"]
-    _require_trusted(model)
+    trust.require(model, "network")
     lacking = [key for key in ("_target_", "name", "norm") if key not in model]
     if lacking:
         raise UserError(f"its configuration says nothing of {', '.join(lacking)}; expected the `model` part of a run's config.yaml")
+    names = {"name": model["name"], "norm.name": model["norm"].get("name") if isinstance(model["norm"], dict) else None}
+    for key, name in names.items():
+        if not isinstance(name, str):
+            raise UserError(f"{key}={shortened(name)} in its record: expected a name")
     return model
 
 
@@ -287,8 +329,9 @@ def _described(file: WeightFile) -> str:
     """Whose weights a file holds, as far as it says so itself."""
     record = file.record
     if record is not None:
-        name, norm = record["model"].get("name"), record["model"].get("norm") or {}
-        return f"the weights of {name}, norm {norm.get('name')}, {record['task'] or 'task not said'}"
+        name, norm = record["model"].get("name"), record["model"].get("norm")
+        norm_name = norm.get("name") if isinstance(norm, dict) else None
+        return f"the weights of {shortened(name)}, norm {shortened(norm_name)}, {record['task'] or 'task not said'}"
     try:
         model = recognise(file.weights)
     except UserError:
@@ -325,9 +368,13 @@ def _faults(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list
         "missing": [name for name in own if name not in weights],
         "unexpected": [name for name in weights if name not in own],
         "of another shape": [name for name, value in weights.items() if name in own and own[name].shape != value.shape],
+        "of another type": [
+            name for name, value in weights.items() if name in own and own[name].is_floating_point() != value.is_floating_point()
+        ],
     }
     shapes = [f"{name} {list(weights[name].shape)} for {list(own[name].shape)}" for name in faults["of another shape"]]
-    return {fault: names for fault, names in (faults | {"of another shape": shapes}).items() if names}
+    types = [f"{name} {weights[name].dtype} for {own[name].dtype}" for name in faults["of another type"]]
+    return {fault: names for fault, names in (faults | {"of another shape": shapes, "of another type": types}).items() if names}
 
 
 def _told(faults: Mapping[str, list[str]]) -> str:
@@ -350,28 +397,3 @@ def _difference(network: nn.Module, other: nn.Module) -> str | None:
             if not torch.equal(value.cpu(), read.get_buffer(key)):
                 return f"{name}.{key} is {value.flatten().tolist()[:3]}, and would be read as {read.get_buffer(key).flatten().tolist()[:3]}"
     return None
-
-
-def _require_trusted(node: Any) -> None:
-    """Let a configuration inside a file name only classes of our networks and norms, so that a file cannot run code of its choice."""
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not _is_ours(str(target)):
-            raise UserError(f"wants to build {target}; a file may only name networks and norms of irformer")
-        for value in node.values():
-            _require_trusted(value)
-    elif isinstance(node, list):
-        for value in node:
-            _require_trusted(value)
-
-
-def _is_ours(target: str) -> bool:
-    """Whether a dotted name is a class of models or norms; what these modules import, torch among it, is reached through them too."""
-    homes = ("irformer.models.", "irformer.norms.")
-    if not target.startswith(homes):
-        return False
-    try:
-        found = hydra.utils.get_object(target)
-    except Exception:  # whatever the lookup ends in, it is no class of ours
-        return False
-    return isinstance(found, type) and f"{found.__module__}.".startswith(homes)

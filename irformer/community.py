@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from irformer.building import bounded, require_network
 from irformer.errors import UserError
+from irformer.trust import shortened
 
 
 class CommunityNetwork(nn.Module):
@@ -53,14 +55,27 @@ def load_community(weights: dict[str, Tensor]) -> tuple[CommunityNetwork, str] |
         raise UserError(
             "is no SwinIR, HAT, DRCT or Restormer; other networks need spandrel, which is not installed: pip install irformer[community]"
         ) from None
+    _require_few_numbers(weights)
     try:
-        descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))
+        with bounded(len(weights), sum(value.numel() for value in weights.values())):
+            descriptor = spandrel.ModelLoader().load_from_state_dict(dict(weights))
     except spandrel.UnsupportedModelError:
         return None
     except Exception as error:  # a network of its own project each, with errors of its own
         lines = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"spandrel cannot build it: {' '.join(line.strip() for line in lines[:2])[:300]}") from None
+        raise UserError(f"spandrel cannot build it: {shortened(' '.join(line.strip() for line in lines[:2]), 300)}") from None
     name = descriptor.architecture.name
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != descriptor.output_channels:
         raise UserError(f"holds {name}, which does not map an image to an image of as many channels")
-    return CommunityNetwork(descriptor.eval()).eval(), name
+    network = CommunityNetwork(descriptor.eval()).eval()
+    require_network(network, name)
+    return network, name
+
+
+def _require_few_numbers(weights: dict[str, Tensor]) -> None:
+    """Refuse names that count far beyond the weights: the highest number in a name is how many layers are built."""
+    most = 16 * len(weights) + 100
+    for name in weights:
+        number = next((part for part in name.split(".") if part.isdigit() and (len(part) > 9 or int(part) > most)), None)
+        if number is not None:
+            raise UserError(f"{shortened(name)}: numbered far beyond its {len(weights)} weights; no network has such names")

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from irformer.errors import UserError
 from irformer.processes import start_time
+from irformer.trust import Trust, targets
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
@@ -29,8 +31,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         name: `train` or `benchmark`.
         overrides: as on the command line, e.g. ["norm=iln", "optim.lr=1e-4"].
     """
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(name, overrides)
+    outer = GlobalHydra.instance().hydra  # of the command that this is called from: Hydra knows no second one at a time
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(name, overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def options(group: str) -> list[str]:
@@ -107,6 +114,20 @@ def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         else:
             node[last] = value
     return changed
+
+
+def trust_of(cfg: DictConfig) -> Trust:
+    """Which classes files may name, by the keys `trust` and `model` of a configuration that the user has composed.
+
+    Raises:
+        UserError: `trust` is no list of packages.
+    """
+    packages: Any = _plain(cfg.get("trust")) or ()
+    return Trust(packages, [str(target) for target in targets(_plain(cfg.get("model")))])
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:

@@ -80,7 +80,7 @@ def recognise(weights: Weights) -> ModelConfig | None:
         return _READERS[family](weights)
     except KeyError as error:
         raise UserError(f"named as weights of {family}, but {error.args[0]} is missing") from None
-    except (IndexError, ZeroDivisionError):
+    except (IndexError, ZeroDivisionError, ValueError, TypeError, OverflowError):
         raise UserError(f"named as weights of {family}, but of shapes that its sizes cannot be read from") from None
 
 

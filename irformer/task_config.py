@@ -79,7 +79,10 @@ def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str
         if task is None or on_top:
             what = f"{on_top[0]} needs task=NAME" if on_top else "give task=NAME"
             raise UserError(f"the checkpoint was trained for the task {name}, which configs/task does not have: {what}")
-        return OmegaConf.merge(compose("benchmark", list(words)), {"task": dict(task)})  # type: ignore[return-value]
+        config = compose("benchmark", list(words))
+        OmegaConf.set_struct(config, False)
+        config.task = dict(task)
+        return config
     changes = changed_keys(task or {})
     recorded = OmegaConf.create({"defaults": [name, "_self_"]})
     for key, (_, value) in changes.items():

@@ -15,7 +15,7 @@ from irformer.benchmark import results_record
 from irformer.checkpoints import Checkpoint, load_checkpoint
 from irformer.commands.common import command, device
 from irformer.commands.results_folder import ResultsFolder
-from irformer.config import options
+from irformer.config import options, trust_of
 from irformer.errors import UserError
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, readable_console
@@ -106,7 +106,12 @@ def _without_network(cfg: DictConfig, checkpoint: str) -> _Subject:
 
 def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     overrides: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    loaded = load_checkpoint(Path(checkpoint), overrides)
+    trust = trust_of(cfg)
+    loaded = load_checkpoint(Path(checkpoint), overrides, trust=trust)
+    try:
+        trust.require(loaded.task_config, "task")
+    except UserError as error:
+        raise UserError(f"{loaded.path}: the task in its record {error}") from None
     network: Any = loaded.network
     task = build_task((cfg if _typed_task() else _trained_task(loaded, checkpoint)).task)
     if (network.scale, network.in_channels) != (task.scale, task.channels):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from irformer.checkpoints import export_checkpoint, load_checkpoint
 from irformer.commands.common import telling_mistakes
+from irformer.trust import Trust, add_trust_option
 
 
 def export() -> None:
@@ -18,7 +19,9 @@ def export() -> None:
         default="safetensors",
         help="safetensors: ours, with the configuration inside; official: as the official code, .pth or .safetensors by the name of OUT",
     )
+    add_trust_option(parser)
     arguments = parser.parse_args()
     with telling_mistakes():
-        export_checkpoint(load_checkpoint(arguments.checkpoint), arguments.out, arguments.format)
+        checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
+        export_checkpoint(checkpoint, arguments.out, arguments.format)
     print(f"wrote {arguments.out}")

@@ -1,6 +1,7 @@
 """What `resume=` means: a run's own configuration, what the command line may change in it, and which run `resume=auto` goes on with."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,36 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from irformer.checkpoints import LAST
+from irformer.config import trust_of
 from irformer.errors import UserError
 from irformer.files import locked
 from irformer.processes import is_child, started_together
+from irformer.saved_config import read_saved_config
 from irformer.training.resuming import PREVIOUS, is_complete
+from irformer.trust import shortened
+
+_log = logging.getLogger(__name__)
 
 AUTO = "auto"
 CONFIG = Path("config.yaml")
 
 # What may differ when a run goes on: where, how long, what it shows. All else is what it was started with, or it would be another run.
-_FREE = ("data", "trainer", "callbacks", "logger", "checkpoint_every", "test_sets", "paths", "max_batch_per_device", "name", "resume")
+_FREE = (
+    "data",
+    "trainer",
+    "callbacks",
+    "logger",
+    "checkpoint_every",
+    "test_sets",
+    "paths",
+    "max_batch_per_device",
+    "name",
+    "resume",
+    "trust",
+)
 _HOW_DATA_IS_READ = ("packed", "val", "allow_test_images", "workers", "cache_gb")
 _GROUPS = ("data", "trainer", "callbacks", "logger")
 # Tells the processes that Lightning starts by the same command line which folder the first one has found.
@@ -39,7 +58,8 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"resume={cfg.resume}: no {folder / CONFIG}; give the folder of a run")
-    saved = _saved(folder)
+    saved = read_saved_config(folder / CONFIG, trust_of(cfg), whole=True)
+    saved.trust = cfg.trust  # what the user trusts, never what the file says
     keys = {override: override.lstrip("+~").split("=", 1)[0] for override in overrides}
     for override, key in keys.items():
         free = key.split(".")[0] in _FREE
@@ -86,7 +106,7 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
     if not (folder / CONFIG).is_file():
         cfg.resume = None
         return cfg, folder
-    saved = _saved(folder)
+    saved = read_saved_config(folder / CONFIG, whole=True)
     difference = _difference(saved, cfg)
     if difference is not None:
         key, was, given_now = difference
@@ -104,17 +124,20 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
 
     folders = [file.parent for file in Path(cfg.paths.runs).glob(f"*/{CONFIG}")]
     for folder in sorted(folders, key=last_written, reverse=True):
-        if is_complete(folder, cfg.trainer.max_steps) or _difference(_saved(folder), cfg) is not None:
+        if is_complete(folder, cfg.trainer.max_steps) or not _has_settings(folder, cfg):
             continue
         with contextlib.suppress(UserError), locked(folder):
             return folder.absolute()
     return None
 
 
-def _saved(folder: Path) -> DictConfig:
-    saved = OmegaConf.load(folder / CONFIG)
-    assert isinstance(saved, DictConfig)
-    return saved
+def _has_settings(folder: Path, cfg: DictConfig) -> bool:
+    """Whether a run has these settings. One whose configuration cannot be read is another one, and is named."""
+    try:
+        return _difference(read_saved_config(folder / CONFIG, whole=True), cfg) is None
+    except (UserError, OmegaConfBaseException) as error:
+        _log.warning("resume=auto leaves out a run: %s", shortened(str(error), 400))
+        return False
 
 
 def _difference(saved: DictConfig, cfg: DictConfig) -> tuple[str, Any, Any] | None:

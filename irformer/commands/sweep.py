@@ -37,6 +37,7 @@ _UNNAMED = (
     "name",
     "sweep",
     "resume",
+    "trust",
     "launcher",
     "sweeper",
     "trainer",

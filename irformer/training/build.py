@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
-from irformer.config import build_network, instantiate
+from irformer.config import build_network, instantiate, trust_of
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mirrored import MirroredImages
 from irformer.data.module import RestorationData
@@ -60,7 +60,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
 
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
-        notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from)))
+        notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from), trust_of(cfg)))
     module = RestorationModule(
         network,
         task,
@@ -87,7 +87,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     if resume and resume.note:
         notes["resume"] = resume.note
     facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
-    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop)
+    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop, trust_of(cfg))
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:

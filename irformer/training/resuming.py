@@ -2,16 +2,17 @@
 
 import json
 import os
-import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from irformer.building import first_line
 from irformer.checkpoints import LAST
 from irformer.errors import UserError
+from irformer.pickled_files import read_pickled, require_file, unpacks_to_more
+from irformer.trust import shortened
 
 PREVIOUS = LAST.with_name("previous.ckpt")
 RESULTS = Path("results.json")
@@ -50,7 +51,7 @@ def has_checkpoint(folder: Path) -> bool:
 def find_resume(folder: Path) -> Resume | None:
     """The newest checkpoint of a run that is whole; None where the run was stopped before its first.
 
-    Every byte is checked against the checksums in the file.
+    Every byte is checked against the checksums in the file. Reading it runs no code.
 
     Raises:
         UserError: there are checkpoints, and none is whole.
@@ -62,8 +63,8 @@ def find_resume(folder: Path) -> Resume | None:
             continue
         try:
             checkpoint = _read(file)
-        except (OSError, ValueError, RuntimeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-            faults.append(f"{os.path.relpath(file)} is damaged ({_first_line(error)})")
+        except (OSError, UserError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            faults.append(f"{os.path.relpath(file)} is damaged ({first_line(error).removeprefix(f'{file}: ')})")
             continue
         state = checkpoint[STATE]
         note = f"{faults[0]}: going on from {name.name}, which is the one before" if faults else None
@@ -87,16 +88,22 @@ def is_complete(folder: Path, steps: int) -> bool:
     return done is not None and done >= steps
 
 
-def _read(file: Path) -> dict:
+def _read(file: Path) -> dict[str, Any]:
+    require_file(file, "a checkpoint of a run")
     with zipfile.ZipFile(file) as archive:
-        bad = archive.testzip()
+        bad = None if unpacks_to_more(file, archive) else archive.testzip()
     if bad is not None:
-        raise ValueError(f"its part {bad} does not match its checksum")
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    if STATE not in checkpoint:
-        raise ValueError("not a checkpoint of a run")
+        raise UserError(f"its part {shortened(bad)} does not match its checksum")
+    checkpoint = read_pickled(file, mmap=True)
+    state = checkpoint.get(STATE) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise UserError("not a checkpoint of a run")
+    sizes = state.get("sizes")
+    if (
+        type(checkpoint.get("global_step")) is not int
+        or type(state.get("validation_due")) is not bool
+        or not isinstance(sizes, dict)
+        or not all(isinstance(name, str) and type(size) is int and size >= 0 for name, size in sizes.items())
+    ):
+        raise UserError("its step, its due validation or the sizes of its logs cannot be read")
     return checkpoint
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

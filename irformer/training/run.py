@@ -35,6 +35,7 @@ from irformer.training.module import RestorationModule
 from irformer.training.monitor import Monitor
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.stopping import Stopped, StopSignals
+from irformer.trust import Trust
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -57,6 +58,7 @@ class Run:
         test_sets: measured at the end.
         resume: the checkpoint that training goes on from, or None.
         stop: the signals that end the run.
+        trust: which classes the run's own weights may name.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class Run:
     test_sets: list[TestSet]
     resume: Resume | None
     stop: StopSignals
+    trust: Trust
 
     def execute(self, console: Console) -> dict[str, Any]:
         """Train, then measure the best weights and write results.json and report.html.
@@ -164,7 +167,7 @@ class Run:
                     console.print(line, highlight=False, soft_wrap=True)
 
     def _benchmark(self, console: Console) -> dict[str, Any]:
-        best = load_checkpoint(self.folder / BEST)
+        best = load_checkpoint(self.folder / BEST, trust=self.trust)
         device = self.trainer.strategy.root_device
         restorer = NetworkRestorer(best.network.to(device), self.task.protocol.padding, device)
         name, untrained = baseline(self.task)
