@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irformer.data.test_sets import TestPair, TestSet
-from irformer.inference import Restorer
+from irformer.inference import NonFiniteOutputError, Restorer
 from irformer.metrics import measure
 from irformer.results import strict
 from irformer.tasks import Protocol, Task
@@ -24,8 +24,14 @@ def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tu
 
     Returns:
         The protocol's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
+
+    Raises:
+        NonFiniteOutputError: the restorer's output is not finite; the image is named.
     """
-    restored = restorer(pair.lq)
+    try:
+        restored = restorer(pair.lq)
+    except NonFiniteOutputError as error:
+        raise NonFiniteOutputError(f"{pair.name}: {error}") from None
     return measure(restored, pair.hq, protocol.metrics, protocol.border, protocol.luma or "exact"), restored
 
 
@@ -66,7 +72,10 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
     """
     result = SetResult(test_set.name, test_set.lq_source, test_set.remarks)
     for pair in test_set:
-        result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
+        try:
+            result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
+        except NonFiniteOutputError as error:
+            raise NonFiniteOutputError(f"{test_set.name}/{error}") from None
         if on_image:
             on_image(pair.name)
     return result

@@ -7,8 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from irformer.errors import UserError
 from irformer.resize import Variant, imresize
 from irformer.tasks import Padding, Task
+
+
+class NonFiniteOutputError(UserError):
+    """A network's output holds values that are not finite, and so is no image."""
 
 
 class Restorer(Protocol):
@@ -71,7 +76,11 @@ class NetworkRestorer:
         self.device = device
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
-        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8."""
+        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8.
+
+        Raises:
+            NonFiniteOutputError: the network's output is not finite.
+        """
         height, width = lq.shape[:2]
         x = to_tensor(lq).to(self.device)
         if self.padding == "flip_always":
@@ -88,7 +97,17 @@ def to_tensor(image: NDArray) -> Tensor:
 
 
 def to_image(pixels: Tensor) -> NDArray[np.uint8]:
-    """[1, C, H, W] in units of [0, 1] to [H, W, C], uint8: clamped, then rounded."""
+    """[1, C, H, W] in units of [0, 1] to [H, W, C], uint8: clamped, then rounded.
+
+    Raises:
+        NonFiniteOutputError: a value is NaN or infinite; to clamp it would hide that.
+    """
+    wrong = pixels.numel() - int(torch.isfinite(pixels).sum())
+    if wrong:
+        raise NonFiniteOutputError(
+            f"the restored image has {wrong:,} of {pixels.numel():,} values that are NaN or infinite, expected numbers: "
+            "the weights are damaged, or the precision is too low; use other weights, or compute in float32"
+        )
     levels = (pixels.squeeze(0).float().clamp(0, 1) * 255).round().to(torch.uint8)
     return levels.permute(1, 2, 0).cpu().numpy()
 

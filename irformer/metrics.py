@@ -15,6 +15,9 @@ from skimage.metrics import structural_similarity
 Image = NDArray[np.uint8]
 Luma = Literal["exact", "rounded"]
 
+SSIM_WINDOW = 11
+"""Height and width in pixels of the window of SSIM, and so of the smallest image that it measures."""
+
 
 def psnr(restored: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB over all channels together, peak 255; infinity for equal images."""

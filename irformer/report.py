@@ -151,7 +151,7 @@ def write_page(
         figure=_data_uri(figure.read_bytes()) if figure else None,
         crops=[(row.name, [(caption, _data_uri(_png(image))) for caption, image in row.images.items()]) for row in crops],
     )
-    write_atomically(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda aside: aside.write_bytes(page.encode("utf-8", "backslashreplace")))
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from irformer.data.headers import FileHeader, ImageError, damaged
+from irformer.gray import gray_as_opencv_reads
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -59,30 +61,36 @@ def decode(data: bytes, header: FileHeader) -> DecodedImage:
         stored = _decode_deep_tiff(data, header) if header.colours == "rgb" and header.depth == 16 else _decode_by_pillow(data, header)
     else:
         stored = _decode_by_opencv(data, header)
-    if stored.pixels.shape[:2] != header.upright_size:
-        raise ImageError("damaged, header and pixels disagree about the size")
+    _require_size(stored.pixels, header)
     if header.premultiplied and not stored.opaque:
         raise ImageError("colours are multiplied by alpha, expected unassociated alpha", remedy="convert the file")
     return stored
 
 
 def decode_gray(data: bytes, header: FileHeader) -> NDArray[np.uint8]:
-    """Decode an opaque 8-bit file as gray [H, W, 1], upright, by OpenCV's own conversion of its format.
+    """Decode an opaque 8-bit colour file as gray [H, W, 1], upright, by OpenCV's own conversion for its format.
 
     Raises:
         ImageError: the data are damaged.
     """
     if header.format in ("TIFF", "BMP"):
-        decode(data, header)  # OpenCV alone would not notice the damage
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = decode(data, header)  # OpenCV would not notice damage in a TIFF
+        if header.format == "TIFF" or image.alpha is None:
+            return gray_as_opencv_reads(image.pixels)  # type: ignore[arg-type]
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise damaged()
-    # Of a TIFF OpenCV applies the orientation whatever it is asked for.
-    gray = np.asarray(pixels, np.uint8)[..., None]
-    gray = gray if header.format == "TIFF" else upright(gray, header.orientation)
-    if gray.shape[:2] != header.upright_size:
-        raise ImageError("damaged, header and pixels disagree about the size")
+    gray = upright(np.asarray(pixels, np.uint8)[..., None], header.orientation)
+    _require_size(gray, header)
     return np.ascontiguousarray(gray)
+
+
+def _require_size(pixels: NDArray, header: FileHeader) -> None:
+    if pixels.shape[:2] != header.upright_size:
+        raise ImageError("damaged, header and pixels disagree about the size")
 
 
 def require_readable(header: FileHeader) -> None:
@@ -144,9 +152,11 @@ def _turned(image: Pixels, alpha: Pixels | None, orientation: int) -> DecodedIma
 def _decode_by_pillow(data: bytes, header: FileHeader) -> DecodedImage:
     image: ImageFile
     try:
-        image = (TiffImageFile if header.format == "TIFF" else BmpImageFile)(io.BytesIO(data))
-        image.load()
-        turned = ImageOps.exif_transpose(image)  # loading a TIFF turns it, and clears the tag, since Pillow 9
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is damaged is refused, and tags that are of no use to the pixels may be
+            image = (TiffImageFile if header.format == "TIFF" else BmpImageFile)(io.BytesIO(data))
+            image.load()
+            turned = ImageOps.exif_transpose(image)  # loading a TIFF turns it and clears the tag, since Pillow 9
     except MemoryError:
         raise
     except Exception:  # a decoder that meets hostile bytes may raise anything

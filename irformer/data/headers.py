@@ -91,7 +91,9 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
     if parse is None:
         raise ImageError(f"{_UNREADABLE} ({size} bytes)")
     try:
-        header = parse(file, size, whole)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged tags, which are of no use here, or refused
+            header = parse(file, size, whole)
     except ImageError:
         raise
     except OSError as error:
@@ -102,17 +104,20 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
         raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{_UNREADABLE} ({header.width}x{header.height} pixels)")
-    if size < _least_bytes(header):
-        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
     return header
 
 
-def _least_bytes(header: FileHeader) -> int:
-    """The fewest bytes that can hold an image of this size: deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block."""
+def require_enough_bytes(header: FileHeader, size: int) -> None:
+    """See that a file of `size` bytes can hold as many pixels as its header says; a decoder would allocate them all before it finds out.
+
+    Raises:
+        ImageError: it cannot.
+    """
     pixels = header.width * header.height
-    if header.format == "PNG":
-        return pixels * header.depth // 8 // 1032
-    return pixels // (32 * 32 * 8) if header.format == "JPEG" else 0
+    # Deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block, of which the largest have 32x32 pixels.
+    least = {"PNG": pixels * header.depth // 8 // 1032, "JPEG": pixels // (32 * 32 * 8)}.get(header.format, 0)
+    if size < least:
+        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
 
 
 def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
@@ -146,7 +151,7 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
         elif kind == b"acTL":
             animated = int.from_bytes(body[:4], "big") > 1
     if animated:
-        raise ImageError("an animation, expected a single image")
+        raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
     width, height, depth, code = struct.unpack(">IIBB", header[:10])
     colours = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}[code]
     key = None
@@ -189,9 +194,23 @@ def _parse_bmp(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
 
 
 def _parse_tiff(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged tag is reported once, by the refusal
-        tags = TiffImageFile(file)
+    image = TiffImageFile(file)
+    header = _tiff_header(image)
+    if _has_second_page(image):
+        raise ImageError("several pages, expected a single image", remedy="save each page as a file of its own")
+    return header
+
+
+def _has_second_page(image: TiffImageFile) -> bool:
+    """Whether another image follows that is more than a smaller copy of the first, as cameras add."""
+    try:
+        image.seek(1)
+    except Exception:  # the end, or bytes behind the image that are none
+        return False
+    return not int(image.tag_v2.get(254, 0)) & 1
+
+
+def _tiff_header(tags: TiffImageFile) -> FileHeader:
     depth = max(tags.tag_v2.get(258, (1,)))
     return FileHeader(
         "TIFF", int(tags.tag_v2[256]), int(tags.tag_v2[257]),
@@ -216,7 +235,7 @@ def _parse_webp(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
     if kind == b"VP8X":
         alpha = bool(start[0] & 0x10)
         if start[0] & 0x02:
-            raise ImageError("an animation, expected a single image")
+            raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
         width, height = (int.from_bytes(start[i : i + 3], "little") + 1 for i in (4, 7))
         exif = _webp_exif(file, size) if start[0] & 0x08 else b""
     elif kind == b"VP8L" and start[0] == 0x2F:

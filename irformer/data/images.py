@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from irformer.data.decoding import DecodedImage, Pixels, decode, decode_gray, native_stderr, require_readable
-from irformer.data.headers import FileHeader, ImageError, parse_header
+from irformer.data.headers import FileHeader, ImageError, parse_header, require_enough_bytes
 from irformer.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -52,6 +52,27 @@ def list_images(folder: Path, remedy: str) -> list[Path]:
     if not paths:
         raise UserError(f"no images ({', '.join(SUFFIXES)}) in {folder}: {remedy}")
     return paths
+
+
+def require_distinct_stems(paths: Sequence[Path]) -> None:
+    """See that no two files differ in their suffix alone: partners and results are found by the name without it.
+
+    Raises:
+        UserError: `a.png` and `a.jpg` are among the files; the first two are named.
+    """
+    seen: dict[str, Path] = {}
+    doubled = [(seen[path.stem], path) for path in paths if seen.setdefault(path.stem, path) != path]
+    if doubled:
+        first, second = doubled[0]
+        raise UserError(
+            f"{first.parent}: {first.name} and {second.name} differ in their suffix alone ({len(doubled)} such), expected one file of each "
+            "name: remove or rename one of them"
+        )
+
+
+def printable(name: str) -> str:
+    r"""A name that every encoding can write: bytes of a file name that are not UTF-8 are spelled out as \xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -239,13 +260,16 @@ def _naming(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The regular file at a path, opened once for all that is read of it."""
-    # Without O_NONBLOCK, opening a FIFO or a device may wait for its other end.
-    with _naming(path), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
+    with _naming(path):
+        # Without O_NONBLOCK, opening a FIFO or a device may wait for its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
+            os.close(descriptor)
             kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
             raise UserError(f"{path}: {kind}, expected an image file: name or put a file there")
-        yield file
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
 
 
 _KINDS = (
@@ -258,7 +282,8 @@ _KINDS = (
 
 
 def _header(file: BinaryIO, max_megapixels: float, whole: bool = False) -> FileHeader:
-    header = parse_header(file, file.seek(0, os.SEEK_END), whole)
+    size = file.seek(0, os.SEEK_END)
+    header = parse_header(file, size, whole)
     found = f"{header.width}x{header.height} pixels ({header.width * header.height / 1e6:,.0f} megapixels)"
     if header.width * header.height > max_megapixels * 1e6:
         raise ImageError(
@@ -269,6 +294,7 @@ def _header(file: BinaryIO, max_megapixels: float, whole: bool = False) -> FileH
         raise ImageError(
             f"{found}, more than OpenCV decodes", remedy="cut the image into parts, or set the variable OPENCV_IO_MAX_IMAGE_PIXELS"
         )
+    require_enough_bytes(header, size)
     return header
 
 

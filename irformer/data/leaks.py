@@ -2,26 +2,38 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from irformer.data.images import fingerprint, read_header, read_image
+import numpy as np
+from numpy.typing import NDArray
+
+from irformer.data.images import MAX_MEGAPIXELS, fingerprint, read_image
 from irformer.data.sources import TrainingImages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.files import write_atomically
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 
 class Fingerprints:
-    """Fingerprints of image files, kept in a small file so that the next start need not decode them again.
+    """Fingerprints of images and of their parts, kept in a small file so that the next start need not decode them again.
 
     Args:
-        file: where they are kept, by path, size and time of the last change.
+        file: where they are kept, by path, size and time of the last change, and by the part of the image.
+        multiples: the parts: cut from the top left to multiples of each of these.
+        max_megapixels: the largest image that is decoded, in millions of pixels.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, multiples: Sequence[int], max_megapixels: float = MAX_MEGAPIXELS) -> None:
         self.file = file
+        self.multiples = multiples
+        self.max_megapixels = max_megapixels
         self._known: dict[str, str] = {}
+        self._keys: dict[Path, str] = {}
         if file.is_file():
             try:
                 self._known = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -29,14 +41,34 @@ class Fingerprints:
                 self._known = {}  # an unreadable file of what can be computed again
         self._changed = False
 
-    def of(self, path: Path) -> str:
-        """The fingerprint of an image file."""
-        status = path.stat()
-        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        if key not in self._known:
-            self._known[key] = fingerprint(read_image(path))
+    def of_file(self, path: Path, part: Size) -> str:
+        """The fingerprint of a part of an image file, given by its height and width in pixels.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if path not in self._keys:
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}): restore or remove the file") from None
+            self._keys[path] = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        return self._of(self._keys[path], part, lambda: read_image(path, self.max_megapixels))
+
+    def of_training_image(self, images: TrainingImages, i: int, part: Size) -> str:
+        """The same of clean image i of a training set, which may know it without decoding."""
+        whole = images.fingerprint(i)
+        if whole is None:
+            return self.of_file(Path(images.name(i)), part)
+        return whole if part == images.whole_size(i) else self._of(whole, part, lambda: images.hq(i))
+
+    def _of(self, image: str, part: Size, read: Callable[[], NDArray[np.uint8]]) -> str:
+        if _key(image, part) not in self._known:
+            pixels = read()
+            for height, width in parts(pixels.shape[:2], self.multiples):  # all parts, so that no file is decoded twice
+                self._known[_key(image, (height, width))] = fingerprint(np.ascontiguousarray(pixels[:height, :width]))
             self._changed = True
-        return self._known[key]
+        return self._known[_key(image, part)]
 
     def save(self) -> None:
         """Write what has been added."""
@@ -44,44 +76,89 @@ class Fingerprints:
             write_atomically(self.file, lambda aside: aside.write_text(json.dumps(self._known, indent=0), encoding="utf-8"))
 
 
-def require_no_test_images(images: TrainingImages, test_sets: Sequence[TestSet], allowed: Sequence[str], cache: Path) -> None:
+def require_no_test_images(
+    images: TrainingImages,
+    test_sets: Sequence[TestSet],
+    allowed: Sequence[str],
+    cache: Path,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> None:
     """See that no training image is, pixel for pixel or flipped or turned, a clean image of a test set.
 
-    Only images of equal sizes are decoded, and each file once.
+    Copies of an image go around that were cut to multiples of a scale, from the top left. Each image is therefore compared with the other
+    as a whole and cut to multiples of every scale of the run, and of 12 (GTmod12). Only images with a size in common are decoded, and
+    each file once.
 
     Args:
         images: the training set.
         test_sets: those that the run is validated and measured on.
         allowed: names of test sets (`B100`) or of their images (`B100/101085`) that may be trained on.
         cache: file that keeps fingerprints for the next start.
+        max_megapixels: the largest image that is decoded, in millions of pixels.
 
     Raises:
         UserError: a test image is among the training images; both files are named, and the key that allows it.
     """
-    tested: dict[tuple[int, ...], dict[Path, str]] = defaultdict(dict)
+    multiples = sorted({1, 12, images.scale, *(test_set.task.scale for test_set in test_sets)})
+    tested: dict[Size, dict[_Part, str]] = defaultdict(dict)
     for test_set in test_sets:
-        for pair in test_set.pairs:
+        for pair, header in zip(test_set.pairs, test_set.headers, strict=True):
             if test_set.name not in allowed and f"{test_set.name}/{pair.name}" not in allowed:
-                header = read_header(pair.hq)
-                cut = (header.height - header.height % images.scale, header.width - header.width % images.scale)
-                tested[tuple(sorted(cut))].setdefault(pair.hq, f"{test_set.name}/{pair.name}")
-    fingerprints = Fingerprints(cache)
-    known: dict[tuple[int, ...], dict[str, Path]] = {}
+                whole = (header.height, header.width)
+                for part in parts(whole, multiples):
+                    tested[_either_way(part)].setdefault(_Part(pair.hq, part, whole), f"{test_set.name}/{pair.name}")
+    fingerprints = Fingerprints(cache, multiples, max_megapixels)
     hits = []
     for i in range(len(images)):
-        sides = tuple(sorted(images.size(i)))
-        if sides not in tested:
-            continue
-        if sides not in known:
-            known[sides] = {fingerprints.of(path): path for path in tested[sides]}
-        found = known[sides].get(images.fingerprint(i) or fingerprints.of(Path(images.name(i))))
+        found = _find(images, i, multiples, tested, fingerprints)
         if found is not None:
-            hits.append((images.name(i), found, tested[sides][found]))
+            hits.append((images.name(i), *found))
     fingerprints.save()
     if hits:
         trained, file, test_image = hits[0]
         more = f", and {len(hits) - 1} more" if len(hits) > 1 else ""
         raise UserError(
             f"training image {trained} is the test image {test_image} ({file}){more}: train or test on something else, or allow it by "
-            f"data.allow_test_images=[{test_image.split('/')[0]}] (a set) or [{test_image}] (an image)"
+            f"data.allow_test_images=[{test_image.rpartition('/')[0]}] (a set) or [{test_image}] (an image)"
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a test image: its file, and height and width of the part and of the whole."""
+
+    path: Path
+    size: Size
+    whole: Size
+
+
+def _find(
+    images: TrainingImages, i: int, multiples: Sequence[int], tested: Mapping[Size, Mapping[_Part, str]], fingerprints: Fingerprints
+) -> tuple[Path, str] | None:
+    """The test image that training image i is, its file and its name, or None."""
+    whole = images.whole_size(i)
+    for size in parts(whole, multiples):
+        for part, name in tested.get(_either_way(size), {}).items():
+            # One of the two is a part of the other; and of two images of one size the wholes decide.
+            wholes = (size == whole) + (part.size == part.whole)
+            if wholes < (2 if _either_way(part.whole) == _either_way(whole) else 1):
+                continue
+            if fingerprints.of_training_image(images, i, size) == fingerprints.of_file(part.path, part.size):
+                return part.path, name
+    return None
+
+
+def parts(size: Size, multiples: Sequence[int]) -> list[Size]:
+    """The sizes of an image cut from the top left to multiples of each of these numbers, without empty ones."""
+    height, width = size
+    cut = {(height - height % multiple, width - width % multiple): None for multiple in multiples}
+    return [part for part in cut if min(part) > 0]
+
+
+def _either_way(size: Size) -> Size:
+    """What an image and its transpose have in common."""
+    return min(size), max(size)
+
+
+def _key(image: str, part: Size) -> str:
+    return f"{image}|{part[0]}x{part[1]}"

@@ -40,6 +40,10 @@ class MirroredImages:
         height, width = self.images.size(i)
         return max(height, self.side), max(width, self.side)
 
+    def whole_size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in its file, in pixels."""
+        return self.images.whole_size(i)
+
     def fingerprint(self, i: int) -> str | None:
         """The fingerprint of the image in the file."""
         return self.images.fingerprint(i)

@@ -51,6 +51,11 @@ class JoinedImages:
         part, inner = self._find(i)
         return part.size(inner)
 
+    def whole_size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in its file, in pixels."""
+        part, inner = self._find(i)
+        return part.whole_size(inner)
+
     def fingerprint(self, i: int) -> str | None:
         """The fingerprint of clean image i, where it is known."""
         part, inner = self._find(i)

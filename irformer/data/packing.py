@@ -1,15 +1,19 @@
 """Training sets and their packed stores: packing a set, checking both, and opening whichever of the two is there and fits."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from irformer.data.catalog import SAMPLE, TEST_SETS, TRAINING_SETS, find_folder, missing_set
-from irformer.data.images import fingerprint, list_images, read_header, read_intact_image
+from irformer.data.images import MAX_MEGAPIXELS, fingerprint, list_images, read_header, read_image, read_intact_image
 from irformer.data.inventory import clean_folder, degraded_folder
 from irformer.data.sources import FolderImages, ImagePair, TrainingImages, find_lq, find_training_set, known_set, pair_folders, unfit_pairs
-from irformer.data.store import HQ, INDEX, PackedImages, Store, changes, lq_role, pack
+from irformer.data.store import HQ, INDEX, PackedImages, Store, StoredImage, changes, lq_role, pack, pixels_checksum
 from irformer.errors import UserError
 
 OnProgress = Callable[[int, int, str], None]
@@ -63,10 +67,12 @@ def folder_source(hq: Path, lq: Path | None, scale: int) -> Source:
 def store_name(folder: Path) -> str:
     """What the store of a folder is called: its last two names, and a digest of its path since others may end in the same names."""
     path = folder.resolve()
-    return "-".join([*path.parts[-2:], hashlib.blake2b(str(path).encode(), digest_size=3).hexdigest()]).replace("/", "")
+    return "-".join([*path.parts[-2:], hashlib.blake2b(os.fsencode(path), digest_size=3).hexdigest()]).replace("/", "")
 
 
-def open_source(source: Source, packed: Path | None, scale: int, cache_bytes: int) -> tuple[TrainingImages, str | None]:
+def open_source(
+    source: Source, packed: Path | None, scale: int, cache_bytes: int, max_megapixels: float = MAX_MEGAPIXELS
+) -> tuple[TrainingImages, str | None]:
     """The images of a training set: from its store where there is one that fits, otherwise from its files.
 
     Args:
@@ -74,6 +80,7 @@ def open_source(source: Source, packed: Path | None, scale: int, cache_bytes: in
         packed: folder of the packed stores; None reads the files.
         scale: HQ pixels for each LQ pixel.
         cache_bytes: decoded images kept in memory where files are read.
+        max_megapixels: the largest image file that is accepted, in millions of pixels.
 
     Returns:
         The images, and why a store that is there is not used.
@@ -98,7 +105,7 @@ def open_source(source: Source, packed: Path | None, scale: int, cache_bytes: in
     if source.pairs is None:
         known = known_set(source.store)
         raise missing_set(source.store, packed.parent if packed else source.folder, known.hq)
-    return FolderImages(source.pairs, scale, cache_bytes, source.name), remark
+    return FolderImages(source.pairs, scale, cache_bytes, source.name, max_megapixels), remark
 
 
 def pack_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_progress: OnProgress) -> Path:
@@ -203,10 +210,27 @@ def _verify_store(folder: Path, roles: dict[str, list[Path]]) -> list[str]:
         return [str(error)]
     lines = changes(store, roles, thoroughly=True)
     for role, images in store.roles.items():
+        sources = {path.name: path for path in roles.get(role, [])}
         for image in images:
-            if fingerprint(store.pixels(role, image.offset, image.height, image.width)) != image.pixels:
+            if not _as_packed(store.pixels(role, image.offset, image.height, image.width), image, sources.get(image.file)):
                 lines.append(f"{store.file(role)}: the pixels of {image.file} are not those that were packed: pack the set again")
     return lines
+
+
+def _as_packed(pixels: NDArray[np.uint8], image: StoredImage, source: Path | None) -> bool:
+    """Whether the pixels of a store are those that were packed.
+
+    A store of format 1 has no checksum of them; there the fingerprint is compared, which does not depend on the order of the pixels, and
+    the source file where it is on disk.
+    """
+    if image.pixels_checksum is not None:
+        return pixels_checksum(pixels) == image.pixels_checksum
+    if fingerprint(pixels) != image.pixels:
+        return False
+    try:
+        return source is None or bool(np.array_equal(read_image(source), pixels))
+    except UserError:
+        return True  # the damaged source has its own line
 
 
 def _catalog_name(name: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, TrainingSet, find_folder, missing_set, sample_photos
-from irformer.data.images import ImageHeader, list_images, read_header, read_image
+from irformer.data.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_header, read_image, require_distinct_stems
 from irformer.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -71,20 +71,43 @@ def pair_folders(hq: Path, lq: Path | None, scale: int) -> list[ImagePair]:
     """Pair the images of two folders by name: `0001.png` with `0001.png` or `0001x2.png`; without lq every image stands alone.
 
     Raises:
-        UserError: a folder is missing or empty, or images have no partner (the first are named).
+        UserError: a folder is missing or empty, two images have one name, or an image has no partner or several (the first are named).
     """
     images = list_images(hq, "name the folder of clean images by data.path=FOLDER, or its parent by the variable IRFORMER_DATA")
+    require_distinct_stems(images)
     if lq is None:
-        return [ImagePair(path.stem, path) for path in images]
-    partners = {path.stem: path for path in list_images(lq, "name the folder of degraded images by data.lq_path=FOLDER, or leave it out")}
-    found = {path.stem: partners.get(f"{path.stem}x{scale}", partners.get(path.stem)) for path in images}
-    alone = [name for name, partner in found.items() if partner is None]
+        return [ImagePair(printable(path.stem), path) for path in images]
+    degraded = list_images(lq, "name the folder of degraded images by data.lq_path=FOLDER, or leave it out")
+    require_distinct_stems(degraded)
+    partners = {path.stem: path for path in degraded}
+    found = {path: [partners[name] for name in (f"{path.stem}x{scale}", path.stem) if name in partners] for path in images}
+    alone = [path.stem for path, some in found.items() if not some]
     if alone:
         raise UserError(
             f"{len(alone)} of {len(images)} images of {hq} have no degraded partner in {lq} "
             f"(by the name NAME or NAMEx{scale}), the first: {', '.join(alone[:5])}"
         )
-    return [ImagePair(path.stem, path, found[path.stem]) for path in images]
+    _require_one_partner(found, lq)
+    return [ImagePair(printable(path.stem), path, some[0]) for path, some in found.items()]
+
+
+def _require_one_partner(found: dict[Path, list[Path]], lq: Path) -> None:
+    """See that each clean image has one degraded partner, and each of these one clean image."""
+    several = [(path, some) for path, some in found.items() if len(some) > 1]
+    if several:
+        path, some = several[0]
+        raise UserError(
+            f"{lq}: {' and '.join(partner.name for partner in some)} are both degraded partners of {path} ({len(several)} such), expected "
+            "one: remove the other"
+        )
+    owners: dict[Path, Path] = {}
+    shared = [(owners[some[0]], path, some[0]) for path, some in found.items() if owners.setdefault(some[0], path) != path]
+    if shared:
+        first, second, partner = shared[0]
+        raise UserError(
+            f"{partner}: the degraded partner of both {first.name} and {second.name} ({len(shared)} such), expected of one: "
+            "rename the images"
+        )
 
 
 class TrainingImages(Protocol):
@@ -110,8 +133,12 @@ class TrainingImages(Protocol):
         """Height and width of clean image i in pixels, cut to multiples of the scale."""
         ...
 
+    def whole_size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in its file, in pixels."""
+        ...
+
     def fingerprint(self, i: int) -> str | None:
-        """The fingerprint of clean image i, where it is known without decoding the image."""
+        """The fingerprint of the whole clean image i, where it is known without decoding the image."""
         ...
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -177,17 +204,31 @@ class FolderImages:
         scale: HQ pixels for each LQ pixel.
         cache_bytes: decoded images kept in memory, in bytes, for each process that reads.
         pack: what `prepare_data.py pack` would be given to end the decoding, for the hint; None says nothing.
+        max_megapixels: the largest image that is accepted, in millions of pixels.
+
+    Raises:
+        UserError: a file is damaged, too large, or of a kind that is not read; or clean and degraded images do not fit.
     """
 
-    def __init__(self, pairs: Sequence[ImagePair], scale: int, cache_bytes: int = 2 << 30, pack: str | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[ImagePair],
+        scale: int,
+        cache_bytes: int = 2 << 30,
+        pack: str | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
         self.pairs = list(pairs)
         self.scale = scale
         self.cache_bytes = cache_bytes
         self.clock = DecodingClock(pack)
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
         self._cached = 0
-        self.headers = [read_header(pair.hq) for pair in self.pairs]
-        check_pairs(self.headers, [read_header(pair.lq) if pair.lq else None for pair in self.pairs], scale)
+        self.max_megapixels = max_megapixels
+        self.headers = [read_header(pair.hq, max_megapixels) for pair in self.pairs]
+        degraded = [read_header(pair.lq, max_megapixels) if pair.lq else None for pair in self.pairs]
+        check_pairs(self.headers, degraded, scale)
+        self._lq_sizes = [(header.height, header.width) if header else None for header in degraded]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -206,6 +247,10 @@ class FolderImages:
         header = self.headers[i]
         return header.height - header.height % self.scale, header.width - header.width % self.scale
 
+    def whole_size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in pixels."""
+        return self.headers[i].height, self.headers[i].width
+
     def fingerprint(self, i: int) -> None:
         """Not known without decoding."""
 
@@ -216,19 +261,24 @@ class FolderImages:
     def hq(self, i: int) -> NDArray[np.uint8]:
         """Clean image i: [H, W, 3], uint8."""
         self.clock.count_sample()
-        return self._pixels(self.pairs[i].hq)
+        return self._pixels(self.pairs[i].hq, self.whole_size(i))
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
         """Degraded image i from disk: [H, W, 3], uint8; None where there is no file."""
-        path = self.pairs[i].lq
-        return None if path is None else self._pixels(path)
+        path, size = self.pairs[i].lq, self._lq_sizes[i]
+        return None if path is None or size is None else self._pixels(path, size)
 
-    def _pixels(self, path: Path) -> NDArray[np.uint8]:
+    def _pixels(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
         with self.clock.decoding():
-            pixels = read_image(path)
+            pixels = read_image(path, self.max_megapixels)
+        if pixels.shape[:2] != size:
+            raise UserError(
+                f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels, and {size[1]}x{size[0]} when training started: the file was "
+                "replaced; restore it, or start a new run"
+            )
         self._cache[path] = pixels
         self._cached += pixels.nbytes
         while self._cached > self.cache_bytes and len(self._cache) > 1:

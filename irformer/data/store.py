@@ -5,11 +5,13 @@ the uint8 RGB rows of all images one after the other, and index.json, which says
 written beside its place and renamed, so that what is found there is whole.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from irformer.data.images import ImageHeader, fingerprint, read_header, read_int
 from irformer.data.sources import check_pairs
 from irformer.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # stores of format 1 have no checksums of pixels
 INDEX = "index.json"
 HQ = "hq"
 ELSEWHERE = "name another place by paths.packed=FOLDER (train.py) and --packed FOLDER (prepare_data.py)"
@@ -41,6 +44,7 @@ class StoredImage:
         mtime_ns: when the source file was changed last.
         checksum: BLAKE2b of the source file.
         pixels: fingerprint of the decoded image.
+        pixels_checksum: BLAKE2b of the decoded image; None in stores of format 1.
         height: in pixels, upright.
         width: in pixels, upright.
         gray: whether the source has a single channel.
@@ -56,6 +60,7 @@ class StoredImage:
     width: int
     gray: bool
     offset: int
+    pixels_checksum: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +87,7 @@ class Store:
         self.folder = folder
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            if index["format"] != FORMAT:
+            if index["format"] not in _READ:
                 raise UserError(f"{folder / INDEX}: a store of format {index['format']}, expected {FORMAT}: pack the set again")
             self.roles = {role: [StoredImage(**image) for image in images] for role, images in index["roles"].items()}
         except FileNotFoundError:
@@ -154,6 +159,11 @@ class PackedImages:
         _, height, width = self._hq[i].tolist()
         return height - height % self.scale, width - width % self.scale
 
+    def whole_size(self, i: int) -> tuple[int, int]:
+        """Height and width of clean image i in pixels."""
+        _, height, width = self._hq[i].tolist()
+        return height, width
+
     def fingerprint(self, i: int) -> str:
         """The fingerprint of clean image i, taken when it was packed."""
         return self.fingerprints[i]
@@ -193,7 +203,8 @@ def pack(folder: Path, roles: Mapping[str, Sequence[Path]], on_image: Callable[[
         The bytes of the store.
 
     Raises:
-        UserError: a file is damaged or not of a kind that is read, the disk cannot hold the store, or its place cannot be written to.
+        UserError: a file is damaged or not of a kind that is read, the disk cannot hold the store, its place cannot be written to, or
+            another process is packing it.
     """
     headers = {role: [read_header(path) for path in paths] for role, paths in roles.items()}
     needed = sum(header.height * header.width * 3 for images in headers.values() for header in images)
@@ -206,16 +217,42 @@ def pack(folder: Path, roles: Mapping[str, Sequence[Path]], on_image: Callable[[
         )
     aside = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        index = {role: _pack_role(aside / f"{role}.bin", images, on_image) for role, images in headers.items()}
-        _write_durably(aside / INDEX, json.dumps({"format": FORMAT, "roles": index}))
-        _replace(folder, aside)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _only_packer(folder):
+            try:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir()
+                index = {role: _pack_role(aside / f"{role}.bin", images, on_image) for role, images in headers.items()}
+                _write_durably(aside / INDEX, json.dumps({"format": FORMAT, "roles": index}))
+                _replace(folder, aside)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: the store cannot be written ({error.strerror}): {ELSEWHERE}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return needed
+
+
+@contextlib.contextmanager
+def _only_packer(folder: Path) -> Iterator[None]:
+    """Keep other processes from packing the same store; a process that is killed releases it.
+
+    Raises:
+        UserError: another process is packing it.
+    """
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The process that held it before may have removed the file after we opened it; the lock of such a file locks nothing.
+            held = lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+        except BlockingIOError:
+            held = False
+        if not held:
+            raise UserError(f"{folder}: another process is packing this store: wait until it is done, or end it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _pack_role(file: Path, headers: Sequence[ImageHeader], on_image: Callable[[Path], None]) -> list[dict[str, object]]:
@@ -226,8 +263,20 @@ def _pack_role(file: Path, headers: Sequence[ImageHeader], on_image: Callable[[P
             status = path.stat()
             pixels = read_intact_image(path)
             pixels.tofile(out)
-            place = (header.height, header.width, header.gray, offset)
-            image = StoredImage(path.name, status.st_size, status.st_mtime_ns, checksum(path), fingerprint(pixels), *place)
+            if pixels.shape[:2] != (header.height, header.width):
+                raise UserError(f"{path}: the file was replaced while it was packed: pack the set again")
+            image = StoredImage(
+                file=path.name,
+                bytes=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                checksum=checksum(path),
+                pixels=fingerprint(pixels),
+                height=header.height,
+                width=header.width,
+                gray=header.gray,
+                offset=offset,
+                pixels_checksum=pixels_checksum(pixels),
+            )
             images.append(asdict(image))
             offset += image.nbytes
             on_image(path)
@@ -251,6 +300,11 @@ def _replace(folder: Path, aside: Path) -> None:
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def pixels_checksum(pixels: NDArray[np.uint8]) -> str:
+    """BLAKE2b of the pixels of an image, [H, W, C]."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
 
 
 def checksum(path: Path) -> str:

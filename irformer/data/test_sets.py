@@ -17,11 +17,12 @@ from irformer.data.catalog import (
     missing_set,
     sample_photos,
 )
-from irformer.data.images import ImageHeader, list_images, read_gray, read_header, read_image
+from irformer.data.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_gray, read_header, read_image
 from irformer.data.sources import ImagePair, pair_folders
 from irformer.degradations import FromFiles
 from irformer.errors import UserError
 from irformer.gray import to_gray
+from irformer.metrics import SSIM_WINDOW
 from irformer.tasks import Task
 
 _HQ_FOLDERS = ("HR", "GTmod{scale}", "GTmod12", "original", "target", "gt")
@@ -47,21 +48,23 @@ class TestSet(Sequence[TestPair]):
         name: the set's name in tables.
         pairs: its files.
         task: gives scale, channels, and the degradation of images that have no degraded file.
+        max_megapixels: the largest image that is read, in millions of pixels.
 
     Raises:
-        UserError: a file is damaged or unfit, or the task needs degraded files and there are none.
+        UserError: a file is damaged, too large, too small to be measured or unfit, or the task needs degraded files and there are none.
     """
 
     __test__ = False
 
-    def __init__(self, name: str, pairs: Sequence[ImagePair], task: Task) -> None:
+    def __init__(self, name: str, pairs: Sequence[ImagePair], task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> None:
         self.pairs = list(pairs)
         self.task = task
-        headers = [read_header(pair.hq) for pair in self.pairs]
-        for pair in self.pairs:
-            if pair.lq:
-                read_header(pair.lq)
-            elif isinstance(task.degradation, FromFiles):
+        self.max_megapixels = max_megapixels
+        self.headers = headers = [read_header(pair.hq, max_megapixels) for pair in self.pairs]
+        for pair, header in zip(self.pairs, headers, strict=True):
+            lq = read_header(pair.lq, max_megapixels) if pair.lq else None
+            _require_measurable(header, lq, task)
+            if lq is None and isinstance(task.degradation, FromFiles):
                 raise UserError(
                     f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot make one: "
                     f"expected the folders input and target, with images of the same names"
@@ -126,40 +129,69 @@ class TestSet(Sequence[TestPair]):
     def _read(self, path: Path) -> NDArray[np.uint8]:
         """[H, W, C] of a file, with the task's channels. Under both rules a gray file is gray already."""
         if self.task.channels == 3:
-            return read_image(path)
-        if self._gray_rule == "opencv" or read_header(path).gray:
-            return read_gray(path)
-        return to_gray(read_image(path), "matlab")
+            return read_image(path, self.max_megapixels)
+        if self._gray_rule == "opencv" or read_header(path, self.max_megapixels).gray:
+            return read_gray(path, self.max_megapixels)
+        return to_gray(read_image(path, self.max_megapixels), "matlab")
+
+
+def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> None:
+    """See that a pixel of a test image is left within the border, and a window of SSIM.
+
+    Raises:
+        UserError: the image is too small; it is named with the smallest size.
+    """
+    scale, protocol = task.scale, task.protocol
+    window = SSIM_WINDOW if any(name.startswith("ssim") for name in protocol.metrics) else 1
+    least = -(-max(2 * protocol.border + window, scale) // scale) * scale
+    sides = [side // scale * scale for side in (hq.height, hq.width)] if lq is None else [scale * lq.height, scale * lq.width]
+    if min(sides) < least:
+        file = hq if lq is None else lq
+        least = least if lq is None else least // scale
+        raise UserError(
+            f"{file.path}: {file.width}x{file.height} pixels, expected at least {least}x{least} to measure {', '.join(protocol.metrics)} "
+            f"within a border of {protocol.border}: remove the image from the test set"
+        )
 
 
 _GRAY_TOLD = {"matlab": "MATLAB's Y (rounded, 16-235)", "opencv": "OpenCV's reader (0-255)"}
 
 
-def find_test_set(name: str, root: Path, task: Task) -> TestSet:
+def find_test_set(name: str, root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> TestSet:
     """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder.
 
     A folder holds clean images, or is a tree as the known sets have it. A relative one is looked for from here and below root.
+
+    Args:
+        name: of the set.
+        root: the data folder.
+        task: what the set is for.
+        max_megapixels: the largest image that is read, in millions of pixels.
 
     Raises:
         UserError: the name is unknown, or the set is not on disk.
     """
     if name == SAMPLE:
-        return TestSet(name, [ImagePair(path.stem, path) for path in sample_photos(SAMPLE_VAL)], task)
+        return TestSet(name, [ImagePair(path.stem, path) for path in sample_photos(SAMPLE_VAL)], task, max_megapixels)
     key = _known_name(name, task)
     if key is not None:
-        folder = _find_known(key, root, task)
+        folder = _find_known(key, root, task, max_megapixels)
         if folder is None:
             raise missing_set(key, root, TEST_SETS[key])
-        return _read_tree(key, folder, task)
+        return _read_tree(key, folder, task, max_megapixels)
     for folder in (Path(name), root / name):
         if folder.is_dir():
-            return _read_tree(folder.name, folder, task)
+            return _read_tree(printable(folder.name), folder, task, max_megapixels)
     raise UserError(f"unknown test set {name}; known: {', '.join([*TEST_SETS, SAMPLE])}, or the path of a folder of clean images")
 
 
-def available_test_sets(names: Sequence[str], root: Path, task: Task) -> list[TestSet]:
+def available_test_sets(names: Sequence[str], root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> list[TestSet]:
     """Those of the named test sets that are on disk."""
-    return [find_test_set(name, root, task) for name in names if _find_known(_known_name(name, task) or name, root, task)]
+    return [
+        find_test_set(name, root, task, max_megapixels)
+        for name in names
+        if _find_known(_known_name(name, task) or name, root, task, max_megapixels)
+    ]
 
 
 def _known_name(name: str, task: Task) -> str | None:
@@ -174,15 +206,17 @@ def _known_name(name: str, task: Task) -> str | None:
     return key
 
 
-def _find_known(key: str, root: Path, task: Task) -> Path | None:
+def _find_known(key: str, root: Path, task: Task, max_megapixels: float) -> Path | None:
     """The folder of a known set. A folder of gray files is not the set in colour, whatever its name."""
     for candidate in TEST_SETS.get(key, (key,)):
         folder = find_folder(root, (candidate,))
         if folder is None:
             continue
         in_colour = key in GRAY_AND_COLOUR.values()
-        if in_colour and all(read_header(path).gray for path in list_images(_hq_folder(folder, task), f"{key} is expected there")):
-            continue
+        if in_colour:
+            paths = list_images(_hq_folder(folder, task), f"{key} is expected there")
+            if all(read_header(path, max_megapixels).gray for path in paths):
+                continue
         return folder
     return None
 
@@ -191,10 +225,10 @@ def _hq_folder(folder: Path, task: Task) -> Path:
     return find_folder(folder, tuple(name.format(scale=task.scale) for name in _HQ_FOLDERS)) or folder
 
 
-def _read_tree(name: str, folder: Path, task: Task) -> TestSet:
+def _read_tree(name: str, folder: Path, task: Task, max_megapixels: float) -> TestSet:
     hq = _hq_folder(folder, task)
     list_images(hq, f"the images of {name} are expected there")
-    return TestSet(name, pair_folders(hq, _lq_folder(folder, task), task.scale), task)
+    return TestSet(name, pair_folders(hq, _lq_folder(folder, task), task.scale), task, max_megapixels)
 
 
 def _lq_folder(folder: Path, task: Task) -> Path | None:

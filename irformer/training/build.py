@@ -55,7 +55,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images
     samples = TrainingSamples(images, task, stages, cfg.seed)
     validation = validation_set(cfg.data, root, task)
-    test_sets = find_test_sets(cfg.test_sets, root, task)
+    test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
     notes = dict(training.notes)
 
     network = build_network(cfg.model)
@@ -77,7 +77,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
 
     # Last of all checks, since it may decode images; what it found is kept beside the runs, for the next of them.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
-    require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints)
+    require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
     title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.label}"
     # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -10,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from irformer.data.catalog import SAMPLE, TRAINING_SETS, find_folder, how_to_get
+from irformer.data.images import MAX_MEGAPIXELS, printable
 from irformer.data.mixtures import Draw, JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, set_source
 from irformer.data.sources import TrainingImages
@@ -20,15 +23,23 @@ from irformer.errors import UserError
 from irformer.tasks import Task
 
 
-def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[TestSet]:
+def find_test_sets(names: list[str] | None, root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> list[TestSet]:
     """The named test sets; without names those of the task's usual ones that are found, or else the sample photos.
 
+    Sets whose folders have one name (`a/val` and `b/val`) are called by what was typed for them, so that results tell them apart.
+
+    Args:
+        names: of the test sets, or paths of folders.
+        root: the data folder.
+        task: what they are for.
+        max_megapixels: the largest image that is read, in millions of pixels.
+
     Raises:
-        UserError: a named test set is unknown or not on disk; or none is found, and the task cannot degrade the sample photos.
+        UserError: a named test set is unknown, not on disk or named twice; or none is found, and the task cannot degrade the sample photos.
     """
     if names is not None:
-        return [find_test_set(name, root, task) for name in names]
-    found = available_test_sets(task.test_sets, root, task)
+        return _told_apart([find_test_set(name, root, task, max_megapixels) for name in names], names)
+    found = available_test_sets(task.test_sets, root, task, max_megapixels)
     if found:
         return found
     if isinstance(task.degradation, FromFiles):
@@ -36,7 +47,22 @@ def find_test_sets(names: list[str] | None, root: Path, task: Task) -> list[Test
             f"none of the test sets of {task.name} ({', '.join(task.test_sets)}) was found below {root}: put one there, with its folders "
             "input and target, or name a folder that has them by test_sets=[FOLDER] and, for validation, data.val=FOLDER"
         )
-    return [find_test_set(SAMPLE, root, task)]
+    return [find_test_set(SAMPLE, root, task, max_megapixels)]
+
+
+def _told_apart(test_sets: list[TestSet], typed: Sequence[str]) -> list[TestSet]:
+    """Give each of the sets a name of its own."""
+    by_files: dict[tuple[Path, ...], str] = {}
+    for test_set, name in zip(test_sets, typed, strict=True):
+        files = tuple(pair.hq.resolve() for pair in test_set.pairs)
+        if files in by_files:
+            raise UserError(f"test_sets: {by_files[files]} and {name} are the same images, expected each test set once: remove one of them")
+        by_files[files] = name
+    count = Counter(test_set.name for test_set in test_sets)
+    for test_set, name in zip(test_sets, typed, strict=True):
+        if count[test_set.name] > 1:
+            test_set.name = printable(name)
+    return test_sets
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,8 @@ def training_data(cfg: DictConfig, task: Task) -> TrainingData:
         sources = [set_source(name, root, task.scale, lq_files=_wants_lq_files(task)) for name in sets]
     parts = []
     for source in sources:
-        part, remark = open_source(source, Path(cfg.paths.packed) if data.packed else None, task.scale, budget)
+        packed = Path(cfg.paths.packed) if data.packed else None
+        part, remark = open_source(source, packed, task.scale, budget, data.max_megapixels)
         parts.append(part)
         notes |= {"note": remark} if remark else {}
     kinds = ["packed" if isinstance(part, PackedImages) else "folder" for part in parts]
@@ -115,8 +142,8 @@ def _wants_lq_files(task: Task) -> bool:
 def validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:
     """The test set that training is validated on: as configured, or the first usual one of the task that is found."""
     if data.val is not None:
-        return find_test_set(data.val, root, task)
-    return find_test_sets(None, root, task)[0]
+        return find_test_set(data.val, root, task, data.max_megapixels)
+    return find_test_sets(None, root, task, data.max_megapixels)[0]
 
 
 def workers(cfg: DictConfig) -> int:

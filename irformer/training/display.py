@@ -102,7 +102,7 @@ class ImageGrids(lightning.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the grid of one image."""
-        if batch_idx >= self.images or not trainer.is_global_zero:
+        if batch_idx >= self.images or not trainer.is_global_zero or "restored" not in outputs:
             return
         lq = enlarge(to_image(to_tensor(batch.lq)), *batch.hq.shape[:2])
         grid = make_grid([to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)], padding=4)

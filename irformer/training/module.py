@@ -1,5 +1,7 @@
 """The LightningModule: one training step, one validation image, the optimizer."""
 
+import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +16,12 @@ from torchmetrics import MeanMetric
 from irformer.benchmark import evaluate_image
 from irformer.data.samples import Sample, to_batch
 from irformer.data.test_sets import TestPair
-from irformer.inference import NetworkRestorer
+from irformer.inference import NetworkRestorer, NonFiniteOutputError
 from irformer.tasks import Task
 from irformer.training.losses import WeightedSum
 from irformer.training.mixup import Mixup
+
+_log = logging.getLogger(__name__)
 
 # Means over images do not depend on how these are shared out, but for Apple's GPUs, which have no more than this.
 _MEANS = torch.float32 if torch.backends.mps.is_available() else torch.float64
@@ -55,7 +59,7 @@ class RestorationModule(lightning.LightningModule):
         self.schedule = schedule
         self.seed = seed
         self.mixup = mixup
-        self.validation_means = {name: MeanMetric().set_dtype(_MEANS) for name in task.protocol.metrics}
+        self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.protocol.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -101,21 +105,31 @@ class RestorationModule(lightning.LightningModule):
     def validation_step(self, pair: TestPair | None, batch_idx: int) -> dict[str, Any]:
         """Restore and measure one image, in full precision as in the benchmark; returns the restored image for those who show it.
 
-        A process whose share of the images is one short gets None for the last.
+        A process whose share of the images is one short gets None for the last. Where the network's output is not finite, the metrics are
+        NaN, and so is their mean, so that this validation cannot be the best; training goes on, since it may recover.
         """
         if pair is None:
             return {}
         restorer = NetworkRestorer(self.network, self.task.protocol.padding, self.device)
         with torch.autocast(self.device.type, enabled=False):
-            metrics, restored = evaluate_image(restorer, pair, self.task.protocol)
+            try:
+                metrics, restored = evaluate_image(restorer, pair, self.task.protocol)
+                outputs = {"restored": restored}
+            except NonFiniteOutputError:
+                metrics, outputs = dict.fromkeys(self.task.protocol.metrics, math.nan), {}
         for name, value in metrics.items():
             self.validation_means[name].update(value)
-        return {"restored": restored}
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         """Log the means, on all processes, whatever their share."""
         for name, mean in self.validation_means.items():
             self.log(f"val/{name}", mean)
+        if any(math.isnan(value) for value in self.validation_metrics().values()):
+            _log.warning(
+                "validation at step %d: the network's output is NaN or infinite; the metrics are nan, and this validation is not the best",
+                self.trainer.global_step,
+            )
 
     def validation_metrics(self) -> dict[str, float]:
         """Means over the images of the validation under way, over all processes."""

@@ -49,6 +49,22 @@ def test_gray_is_what_opencv_reads(tmp_path, suffix, channels):
         assert np.array_equal(found, image)
 
 
+def test_gray_of_every_colour_is_opencv_s(tmp_path):
+    """All 16.8 million colours, in one file of each of the formats whose gray is computed here."""
+    colour = np.arange(1 << 24, dtype=np.uint32).reshape(4096, 4096)
+    rgb = np.stack([colour >> 16, colour >> 8 & 255, colour & 255], -1).astype(np.uint8)
+    for path in (tmp_path / "all.bmp", tmp_path / "all.tif"):
+        write_image(path, rgb)
+        assert np.array_equal(read_gray(path)[..., 0], cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+
+
+def test_a_bmp_with_an_opaque_alpha_channel_is_gray_as_opencv_reads_it(tmp_path):
+    rgba = np.dstack([picture(20, 30), np.full((20, 30), 255, np.uint8)])
+    (tmp_path / "a.bmp").write_bytes(cv2.imencode(".bmp", rgba[..., [2, 1, 0, 3]])[1].tobytes())
+    assert np.array_equal(read_image(tmp_path / "a.bmp"), rgba[..., :3])
+    assert np.array_equal(read_gray(tmp_path / "a.bmp")[..., 0], cv2.imread(str(tmp_path / "a.bmp"), cv2.IMREAD_GRAYSCALE))
+
+
 def test_gray_is_turned_upright_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -68,7 +68,7 @@ def test_what_was_compared_once_is_not_decoded_again(tmp_path, monkeypatch):
     test_set = TestSet("own", pair_folders(tmp_path / "test", None, 2), super_resolution())
     cache = tmp_path / "cache.json"
     require_no_test_images(images, [test_set], [], cache)
-    assert sorted(key.split("|")[0] for key in json.loads(cache.read_text())) == [
+    assert sorted({key.split("|")[0] for key in json.loads(cache.read_text())}) == [
         str(tmp_path / "test" / "a.png"),
         str(tmp_path / "train" / "a.png"),
     ]

@@ -124,8 +124,8 @@ def test_damaged_stores_are_refused(root):
     (folder / "index.json").write_text(index[: len(index) // 2])
     with pytest.raises(UserError, match=r"index\.json: damaged: pack the set again"):
         Store(folder)
-    (folder / "index.json").write_text(json.dumps({**json.loads(index), "format": 2}))
-    with pytest.raises(UserError, match="a store of format 2, expected 1: pack the set again"):
+    (folder / "index.json").write_text(json.dumps({**json.loads(index), "format": 3}))
+    with pytest.raises(UserError, match="a store of format 3, expected 2: pack the set again"):
         Store(folder)
     (folder / "index.json").write_text(index)
     with (folder / "hq.bin").open("r+b") as file:
