@@ -11,8 +11,8 @@ from irformer.errors import UserError
 
 RULE = (
     "An image of a folder, and any image where OUTPUT is a folder, is written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg "
-    "becomes OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png where there are several INPUTs. Images that would share a name keep their suffix: a.png "
-    "and a.jpg become a.png.png and a.jpg.png."
+    "becomes OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png where there are several INPUTs. Images that would share a name keep their "
+    "suffix: a.png and a.jpg become a.png.png and a.jpg.png."
 )
 
 
