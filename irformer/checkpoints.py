@@ -150,15 +150,22 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trus
 
 
 def _build(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust, path: Path) -> nn.Module:
-    """The network of a configuration that was read from a file, compared with the file's weights before it takes memory."""
+    """The network of a configuration that was read from a file."""
+    _require_buildable(model, weights, trust, path)
     node = {key: value for key, value in model.items() if key != "name"}
-    if all(trust.is_builtin(target, "network") for target in targets(node)):
-        sketch = build_on_meta(node, trust, len(weights))
-        _require_fit(sketch, weights, path)
     network = build(node, trust, "network")
     require_network(network, node["_target_"])
-    require_finite({f"{name} (derived)": value for name, value in network.named_buffers() if name not in weights})
+    derived = [name for name, value in network.named_buffers() if not value.isfinite().all()]
+    if derived:
+        raise UserError(f"its configuration makes {first_few(derived)} infinite or not a number; expected a pixel_range above 0")
     return network.eval()
+
+
+def _require_buildable(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust, path: Path) -> None:
+    """Compare a network with the file's weights before it takes memory; one of the user's own may not know the meta device."""
+    node = {key: value for key, value in model.items() if key != "name"}
+    if all(trust.is_builtin(target, "network") for target in targets(node)):
+        _require_fit(build_on_meta(node, trust, len(weights)), weights, path)
 
 
 def _named_by_user(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
@@ -222,10 +229,11 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     with _naming("init_from="):
         file = read_weight_file(_file_of(path))
         with _naming(f"{file.path}: "):
-            if file.record is not None:
-                (trust or Trust()).require(file.record["model"], "network")
             weights = _weights_of(file)
             require_finite(weights)
+            if file.record is not None:
+                trust = trust or Trust()
+                _require_buildable(_model_of(file, trust) or {}, weights, trust, file.path)
     own = network.state_dict()
     fitting = {name for name, value in own.items() if name in weights and weights[name].shape == value.shape}
     enlarging = {name for name in [*own, *weights] if name.partition(".")[0] in ENLARGING}
