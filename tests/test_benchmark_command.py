@@ -311,6 +311,18 @@ def test_a_task_of_one_s_own_is_measured_as_recorded(measure, place, attempts):
     attempts.refused("benchmark")
 
 
+def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
+    cfg = compose("train", [*TINY, "name=x"])
+    model, task = (OmegaConf.to_container(node, resolve=True) for node in (cfg.model, cfg.task))
+    task["degradation"] = {"_target_": "numpy.savetxt", "fname": "written", "X": [1]}
+    save_network(place / "w.safetensors", build_network(cfg.model), model, "sr_x2", 1, {}, task)
+    line = measure("checkpoint=w.safetensors")
+    assert line.startswith("error: w.safetensors: ")
+    assert "wants to build numpy.savetxt; a file may only name tasks and degradations of irformer" in line
+    assert not (place / "written").exists()
+    attempts.refused("benchmark")
+
+
 @pytest.mark.parametrize(
     ("words", "label", "models", "told"),
     [
