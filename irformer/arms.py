@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from irformer.errors import UserError
+from irformer.results import read_results
 from irformer.saved_config import read_saved_config
 from irformer.schema.roles import described
 
@@ -45,8 +47,22 @@ def read_config(file: Path) -> DictConfig:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """The keys whose values differ, in the order of the first configuration."""
-    return [key for key in dict.fromkeys([*first, *second]) if key not in first or key not in second or first[key] != second[key]]
+    """The keys whose values differ, in the order of the first configuration; 1 and 1.0 are equal, 1 and true or "1" are not."""
+    one, other = ({key: _exact(value) for key, value in config.items()} for config in (first, second))
+    return [key for key in dict.fromkeys([*first, *second]) if one.get(key) != other.get(key)]
+
+
+def _exact(value: Any) -> str:
+    """A value as text that equal values share, and no others."""
+
+    def floats(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): floats(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [floats(inner) for inner in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53 else value
+
+    return json.dumps(floats(value), sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -81,16 +97,28 @@ class Arm:
     runs: dict[int, FinishedRun]
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[Path]]:
-    """All runs at and below some folders, whatever launched them.
+@dataclass(frozen=True)
+class FoundRuns:
+    """The runs at and below some folders, in the order of their paths.
 
-    Returns:
-        Those with config.yaml and results.json, in the order of their paths, and the folders of those that have not come to their end.
+    Args:
+        finished: those with a config.yaml and a results.json that can be read.
+        unfinished: folders of those without results.json.
+        broken: for each of those whose files cannot be read, one line that names the file and says why.
+    """
+
+    finished: list[FinishedRun]
+    unfinished: list[Path]
+    broken: list[str]
+
+
+def read_runs(folders: Sequence[Path]) -> FoundRuns:
+    """Read all runs at and below some folders, whatever launched them.
 
     Raises:
-        UserError: there is no such folder, or a file in it cannot be read.
+        UserError: there is no such folder.
     """
-    finished, unfinished = [], []
+    found = FoundRuns([], [], [])
     seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
@@ -100,24 +128,26 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[Path]]:
                 continue
             seen.add(file.resolve())
             results = file.with_name("results.json")
-            if results.is_file():
-                finished.append(_finished_run(file, results))
-            else:
-                unfinished.append(file.parent)
-    return finished, unfinished
+            if not results.is_file():
+                found.unfinished.append(file.parent)
+                continue
+            try:
+                found.finished.append(_finished_run(file, results))
+            except UserError as error:
+                found.broken.append(str(error))
+    return found
 
 
 def _finished_run(config_file: Path, results: Path) -> FinishedRun:
-    config = flat_config(read_config(config_file))
     try:
-        record = json.loads(results.read_text(encoding="utf-8"))
-        missing = {"task", "protocol", "test_sets"} - set(record)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{results}: cannot be read ({error}); expected what a run writes at its end") from None
-    if missing or "seed" not in config:
-        what = f"no {', '.join(sorted(missing))}" if missing else f"{config_file.name} beside it has no seed"
-        raise UserError(f"{results}: {what}; expected what a run writes at its end")
-    return FinishedRun(config_file.parent, config.pop("seed"), config, record)
+        config = flat_config(read_config(config_file))
+    except (OmegaConfBaseException, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{config_file}: cannot be read ({reason}); expected the configuration that a run has saved") from None
+    seed = config.pop("seed", None)
+    if not isinstance(seed, int):
+        raise UserError(f"{config_file}: seed is {seed}, expected a whole number, as in the configuration that a run has saved")
+    return FinishedRun(config_file.parent, seed, config, read_results(results))
 
 
 def group_arms(runs: Sequence[FinishedRun]) -> list[Arm]:
@@ -128,7 +158,7 @@ def group_arms(runs: Sequence[FinishedRun]) -> list[Arm]:
     """
     groups: dict[str, dict[int, FinishedRun]] = {}
     for run in runs:
-        seeds = groups.setdefault(json.dumps(run.config, sort_keys=True, default=str), {})
+        seeds = groups.setdefault(_exact(run.config), {})
         if run.seed in seeds:
             raise UserError(
                 f"{seeds[run.seed].folder} and {run.folder} are runs of the same configuration and seed {run.seed}: "
@@ -162,7 +192,14 @@ def arm_labels(configs: Sequence[Config]) -> list[str]:
             further = [key for key in _differing_in_any([configs[i] for i in alike]) if key not in keys]
             for i in alike:
                 shown[i] += further
-    return [_describe(config, keys) for config, keys in zip(configs, shown, strict=True)]
+    labels = [_describe(config, keys) for config, keys in zip(configs, shown, strict=True)]
+    if len(set(labels)) < len(labels):  # values that read the same: 1 and "1", "a b" and "ab"
+        labels = [
+            " ".join(f"{key}={_exact(config[key]) if key in config else '-'}" for key in keys)
+            for config, keys in zip(configs, shown, strict=True)
+        ]
+    assert len(set(labels)) == len(labels), "configurations that differ have labels that differ"
+    return labels
 
 
 def _differing_in_any(configs: Sequence[Config]) -> list[str]:

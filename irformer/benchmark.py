@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.inference import NonFiniteOutputError, Restorer
 from irformer.metrics import measure
+from irformer.results import strict
 from irformer.tasks import Protocol, Task
 
 Metrics = dict[str, float]
@@ -50,14 +51,15 @@ class SetResult:
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for results.json."""
-        return {
+        """Plain values, for results.json; infinite metrics as `irformer.results.strict` writes them."""
+        values: dict[str, Any] = {
             "images": len(self.per_image),
             "lq": self.lq_source,
             "remarks": self.remarks,
             "metrics": self.metrics,
             "per_image": self.per_image,
         }
+        return strict(values)
 
 
 def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
@@ -91,6 +93,7 @@ def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[
     return {
         "checkpoint": checkpoint,
         "task": task.name,
+        "task_label": task.label,
         "protocol": {**task.protocol.as_dict(), "padding": padding},
         "test_sets": {result.name: result.as_dict() for result in results},
     }
@@ -112,20 +115,28 @@ class PublishedRow:
     test_sets: dict[str, Metrics]
 
 
-# Rules that make another task of it: results at another level are not set beside, while other rules are told.
+# Rules that make another task of it: rows at another level are left out, while rows under another rule are marked.
 _LEVELS = ("sigma", "quality")
+# What a published row does not depend on: each network was measured with the padding of its own test code.
+_NOT_OF_ROWS = ("padding", "metrics")
 
 
 def published_rows(task: Task, test_sets: Sequence[str]) -> list[PublishedRow]:
     """The published results for a task that cover at least one of the test sets, in the order of their publication.
 
-    A blind task is set beside the blind rows that were measured at its level.
+    A blind task is compared with the blind rows that were measured at its level. A task whose degradation departs from configs/task has
+    no published rows.
     """
+    own = {key.removeprefix("protocol."): there for key, (there, _) in task.changes.items()}
+    if any(not key.startswith("protocol.") for key in task.changes):
+        return []
+    own = {name: there for name, there in own.items() if name not in _NOT_OF_ROWS and there is not None}
     rows: dict[tuple[str, str | None, str, tuple[str, ...]], PublishedRow] = {}
     for entry in _published():
         if entry["task"] != task.name or entry["test_set"] not in test_sets:
             continue
-        differing = {name: value for name, value in entry["protocol"].items() if getattr(task.protocol, name) not in (None, value)}
+        rules = {**own, **entry["protocol"]}  # what a row does not say is the task's own rule
+        differing = {name: value for name, value in rules.items() if getattr(task.protocol, name) not in (None, value)}
         if any(name in differing for name in _LEVELS):
             continue
         told = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())

@@ -4,17 +4,16 @@ The statistics, for one metric (PSNR in dB, SSIM) on one test set, x[s, i] being
 
 - **Mean and deviation of an arm**: each run's mean over the images; then mean and sample standard deviation (divisor n - 1) of these
   over the seeds. One seed has no deviation.
-- **Paired difference of two arms a and b**: d[i], the mean over seeds of a[s, i] - b[s, i]. Where the arms have seeds in common, only
-  these count and each is paired with itself; otherwise each arm's mean over its own seeds is taken first. The difference is the mean
-  of d over the images.
-- **Interval**: 95 % percentile bootstrap of that mean: images are drawn with replacement 10,000 times, by one fixed stream of random
-  numbers. It says how far the difference depends on which images were measured, seeds as they are. One image has no interval.
+- **Paired difference of two arms a and b**: the mean over seeds and images of a[s, i] - b[s, i]. Where the arms have seeds in common,
+  only these count and each is paired with itself; otherwise each arm's mean over its own seeds is taken first.
+- **Interval**: 95 %, over seeds and images together: a bootstrap that resamples both, widened by Student's t because seeds are few
+  (irformer/intervals.py gives the rule and its measured coverage). With one seed on a side it covers images alone, and the verdict says
+  so. One image has no interval.
 - **Scatter of seeds**: the sample standard deviation, over the common seeds, of the mean over the images of a[s, i] - b[s, i]; without
   common seeds the root of the sum of both arms' squared deviations. It is unknown where a single seed stands on a side.
-- **Within the noise**: the interval contains 0, or the scatter of seeds is larger than the absolute difference.
+- **Verdict**: within the noise if the interval contains 0, otherwise the arm with the higher mean is higher.
 
-An image whose metric is infinite or undefined in any run (PSNR of equal images) has no difference; it is left out for all arms, and
-that is said.
+An image whose metric is infinite in any run (PSNR of equal images) has no difference; it is left out for all arms, and a note names it.
 """
 
 import json
@@ -28,22 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.arms import Arm, differing_keys, group_arms, read_runs
+from irformer.arms import Arm, FoundRuns, differing_keys, group_arms, read_runs
 from irformer.errors import UserError
 from irformer.files import write_atomically
+from irformer.intervals import RESAMPLES, covers_seeds, difference_interval
 from irformer.report import ResultTable, format_metric, format_metrics
-
-_RESAMPLES = 10_000
-_SEED = 0
-_CHUNK = 1_000  # resamples drawn at a time, to bound the memory
-
-
-def bootstrap_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of [n] values: the values are drawn with replacement, 10,000 times, always the same way."""
-    rng = np.random.default_rng(_SEED)
-    means = np.concatenate([values[rng.integers(0, len(values), (_CHUNK, len(values)))].mean(1) for _ in range(_RESAMPLES // _CHUNK)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def deviation(values: Sequence[float] | NDArray[np.float64]) -> float | None:
@@ -59,8 +47,9 @@ class Difference:
         a: label of an arm.
         b: label of the other.
         seeds: in common; empty where each arm was averaged over its own.
-        mean: of the paired differences of the images.
-        interval: 95 % bootstrap interval of the mean, or None for one image.
+        mean: of the paired differences.
+        interval: 95 % interval of the mean, or None for one image.
+        covers_seeds: the interval covers seeds and images; otherwise, with one seed on a side, images alone.
         seed_deviation: scatter of seeds, or None where it is unknown.
     """
 
@@ -69,31 +58,25 @@ class Difference:
     seeds: list[int]
     mean: float
     interval: tuple[float, float] | None
+    covers_seeds: bool
     seed_deviation: float | None
 
     @property
-    def noise(self) -> list[str]:
-        """Why the difference is within the noise: reasons, none where it is beyond."""
-        reasons = []
-        if self.interval is not None and self.interval[0] <= 0 <= self.interval[1]:
-            reasons.append("the interval contains 0")
-        if self.seed_deviation is not None and self.seed_deviation > abs(self.mean):
-            reasons.append("seeds scatter by more than the difference")
-        return reasons
+    def within_noise(self) -> bool:
+        """Whether the interval contains 0."""
+        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
 
     @property
     def verdict(self) -> str:
         """The difference in words."""
-        if self.noise:
-            return f"within the noise: {' and '.join(self.noise)}"
         if self.interval is None:
             return "not decided: one image has no interval"
-        said = f"{self.a if self.mean > 0 else self.b} is higher"
-        return said if self.seed_deviation is not None else f"{said}; how far seeds scatter is not known"
+        said = "within the noise: the interval contains 0" if self.within_noise else f"{self.a if self.mean > 0 else self.b} is higher"
+        return said if self.covers_seeds else f"{said}; the interval covers images alone, since there is one seed"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for compare.json."""
-        return {**asdict(self), "within_noise": bool(self.noise), "verdict": self.verdict}
+        return {**asdict(self), "within_noise": self.within_noise, "verdict": self.verdict}
 
 
 def paired_difference(a: str, b: str, first: Mapping[int, NDArray[np.float64]], second: Mapping[int, NDArray[np.float64]]) -> Difference:
@@ -107,15 +90,14 @@ def paired_difference(a: str, b: str, first: Mapping[int, NDArray[np.float64]], 
     """
     common = sorted(first.keys() & second.keys())
     if common:
-        by_seed = np.stack([first[seed] - second[seed] for seed in common])  # [seeds, images]
-        scatter = deviation(by_seed.mean(1))
-        values = by_seed.mean(0)
+        arms = [np.stack([first[seed] - second[seed] for seed in common])]  # [seeds, images]
+        mean, scatter = float(arms[0].mean()), deviation(arms[0].mean(1))
     else:
-        values = np.mean(list(first.values()), 0) - np.mean(list(second.values()), 0)
-        own = [deviation([row.mean() for row in arm.values()]) for arm in (first, second)]
-        scatter = None if None in own else math.hypot(*own)  # type: ignore[arg-type]
-    interval = bootstrap_interval(values) if len(values) > 1 else None
-    return Difference(a, b, common, float(values.mean()), interval, scatter)
+        arms = [np.stack(list(arm.values())) for arm in (first, second)]
+        own = [deviation(arm.mean(1)) for arm in arms]
+        mean, scatter = float(arms[0].mean() - arms[1].mean()), None if None in own else math.hypot(*own)  # type: ignore[arg-type]
+    interval = difference_interval(arms) if arms[0].shape[1] > 1 else None
+    return Difference(a, b, common, mean, interval, covers_seeds(arms), scatter)
 
 
 @dataclass(frozen=True)
@@ -187,7 +169,7 @@ class Comparison:
             }
             for part in self.sets
         }
-        record = {"metric": self.metric, "resamples": _RESAMPLES, "test_sets": sets, "notes": self.notes}
+        record = {"metric": self.metric, "resamples": RESAMPLES, "test_sets": sets, "notes": self.notes}
         files = {folder / "compare.md": text, folder / "compare.json": json.dumps(record, indent=1) + "\n"}
         for file, content in files.items():
             write_atomically(file, lambda aside, content=content: aside.write_text(content, encoding="utf-8"))  # type: ignore[misc]
@@ -213,9 +195,13 @@ def compare(
     Raises:
         UserError: there are no runs, or no such metric, test set, key or arm.
     """
-    runs, unfinished = read_runs(folders)
+    found = read_runs(folders)
+    runs = found.finished
     if not runs:
-        more = f" ({len(unfinished)} without results.json: not at their end)" if unfinished else ""
+        if found.broken:
+            more = f" (and {len(found.broken) - 1} more runs that cannot be read)" if len(found.broken) > 1 else ""
+            raise UserError(f"{found.broken[0]}{more}")
+        more = f" ({len(found.unfinished)} without results.json: not at their end)" if found.unfinished else ""
         raise UserError(f"{_listed(folders)}: no finished runs{more}; expected folders with config.yaml and results.json")
     arms = group_arms(runs)
     names = list(dict.fromkeys(name for run in runs for name in run.record["test_sets"]))
@@ -227,7 +213,7 @@ def compare(
     metric = metric or metrics[0]
     pairs = _pairs(arms, by, _reference(arms, reference))
     parts = [_compare_set(name, metric, arms, pairs) for name in names if test_set in (None, name)]
-    return Comparison(metric, [part for part in parts if part is not None], _notes(arms, unfinished))
+    return Comparison(metric, [part for part in parts if part is not None], _notes(arms, found))
 
 
 def _pairs(arms: Sequence[Arm], by: str | None, reference: Arm | None) -> list[tuple[Arm, Arm]]:
@@ -298,18 +284,23 @@ def _seed_notes(differences: Sequence[Difference], values: Mapping[str, Mapping[
     return notes
 
 
-def _notes(arms: Sequence[Arm], unfinished: Sequence[Path]) -> list[str]:
+def _notes(arms: Sequence[Arm], found: FoundRuns) -> list[str]:
     notes = []
     records = [run.record for arm in arms for run in arm.runs.values()]
-    if len(tasks := list(dict.fromkeys(record["task"] for record in records))) > 1:
+    if len(tasks := list(dict.fromkeys(record.get("task_label", record["task"]) for record in records))) > 1:
         notes.append(f"The arms' tasks differ ({', '.join(tasks)}): images of the same name were degraded in different ways.")
     # Padding is each network's own rule; everything else in a protocol makes two numbers incomparable.
     protocols = {json.dumps({**record["protocol"], "padding": None}, sort_keys=True) for record in records}
     if len(protocols) > 1 and len(tasks) == 1:
         notes.append("The runs were measured by different protocols (results.json: protocol): their numbers are not comparable.")
-    if unfinished:
-        notes.append(f"Left out, since they are not at their end: {_listed(folder.name for folder in unfinished)}.")
-    return notes
+    return notes + _left_out(found)
+
+
+def _left_out(found: FoundRuns) -> list[str]:
+    notes = []
+    if found.unfinished:
+        notes.append(f"Left out, not at their end: {_listed(folder.name for folder in found.unfinished)}.")
+    return notes + [f"Left out: {fault}." for fault in found.broken]
 
 
 def sweep_table(folder: Path) -> ResultTable | None:
@@ -317,7 +308,8 @@ def sweep_table(folder: Path) -> ResultTable | None:
 
     Runs need not share a task: a cell is empty where a run was not measured on a test set. None where no run has come to its end.
     """
-    runs, unfinished = read_runs([folder])
+    found = read_runs([folder])
+    runs = found.finished
     if not runs:
         return None
     sets = list(dict.fromkeys(name for run in runs for name in run.record["test_sets"]))
@@ -330,7 +322,7 @@ def sweep_table(folder: Path) -> ResultTable | None:
         for i, run in enumerate(arm.runs.values()):
             cells = [format_metrics(cell[i]) or "-" for cell in measured]
             rows.append([arm.label if len(arm.runs) == 1 else "", run.folder.name, str(run.record.get("step", "-")), *cells])
-    notes = [f"Not at their end: {_listed(path.name for path in unfinished)}."] if unfinished else []
+    notes = _left_out(found)
     if any(row[1].startswith("mean of") for row in rows):
         notes.append("± sample standard deviation over seeds.")
     return ResultTable(f"{folder}: {' / '.join(metrics)}", ["arm", "run", "step", *sets], rows, notes)

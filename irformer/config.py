@@ -7,6 +7,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -29,8 +30,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         name: `train` or `benchmark`.
         overrides: as on the command line, e.g. ["norm=iln", "optim.lr=1e-4"].
     """
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(name, overrides)
+    outer = GlobalHydra.instance().hydra  # of the command that this is called from: Hydra knows no second one at a time
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(name, overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def options(group: str) -> list[str]:

@@ -60,7 +60,7 @@ def baseline(task: Task) -> tuple[str, Restorer]:
 
 
 class NetworkRestorer:
-    """A network under a padding rule; its output is clamped to [0, 1] and rounded to uint8, as it would be written to a file.
+    """A network under a padding rule; its output is clamped to [0, 1] and rounded to the depth of the input, as it is written to a file.
 
     The network is called as it is: evaluation mode, device and autocast are the caller's.
 
@@ -75,8 +75,8 @@ class NetworkRestorer:
         self.padding: str = network.test_padding if padding == "network" else padding  # type: ignore[assignment]
         self.device = device
 
-    def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
-        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8.
+    def __call__(self, lq: NDArray) -> NDArray:
+        """[h, w, C], uint8, uint16, or float32 in units of [0, 1], to [scale*h, scale*w, C], uint16 for uint16 and otherwise uint8.
 
         Raises:
             NonFiniteOutputError: the network's output is not finite.
@@ -87,17 +87,19 @@ class NetworkRestorer:
             x = pad_flip_always(x, self.network.size_multiple)  # type: ignore[arg-type]
         with torch.no_grad():
             out = self.network(x)
-        return to_image(out[:, :, : height * self.network.scale, : width * self.network.scale])
+        out = out[:, :, : height * self.network.scale, : width * self.network.scale]
+        return to_image(out, np.uint16 if lq.dtype == np.uint16 else np.uint8)
 
 
 def to_tensor(image: NDArray) -> Tensor:
-    """[h, w, C], uint8 or float32 in units of [0, 1], to float32 [1, C, h, w] in units of [0, 1]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0).float()
-    return pixels / 255 if image.dtype == np.uint8 else pixels
+    """[h, w, C], uint8, uint16, or float32 in units of [0, 1], to float32 [1, C, h, w] in units of [0, 1]."""
+    values = image.astype(np.float32) if image.dtype == np.uint16 else image
+    pixels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1).unsqueeze(0).float()
+    return pixels / np.iinfo(image.dtype).max if image.dtype in (np.uint8, np.uint16) else pixels
 
 
-def to_image(pixels: Tensor) -> NDArray[np.uint8]:
-    """[1, C, H, W] in units of [0, 1] to [H, W, C], uint8: clamped, then rounded.
+def to_image(pixels: Tensor, depth: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray:
+    """[1, C, H, W] in units of [0, 1] to [H, W, C] of integers of a depth: clamped, then rounded.
 
     Raises:
         NonFiniteOutputError: a value is NaN or infinite; to clamp it would hide that.
@@ -108,8 +110,9 @@ def to_image(pixels: Tensor) -> NDArray[np.uint8]:
             f"the restored image has {wrong:,} of {pixels.numel():,} values that are NaN or infinite, expected numbers: "
             "the weights are damaged, or the precision is too low; use other weights, or compute in float32"
         )
-    levels = (pixels.squeeze(0).float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).cpu().numpy()
+    levels = (pixels.squeeze(0).float().clamp(0, 1) * np.iinfo(depth).max).round()
+    levels = levels.to(torch.uint8 if depth is np.uint8 else torch.int32)  # PyTorch has few operations on uint16
+    return levels.permute(1, 2, 0).cpu().numpy().astype(depth, copy=False)
 
 
 def pad_flip_always(x: Tensor, multiple: int) -> Tensor:

@@ -85,7 +85,7 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         mark = marks.setdefault(known.differences, "*" * (len(marks) + 1)) if known.differences else ""
         rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
     notes += [f"{mark} measured by another rule: {'; '.join(differences)}." for differences, mark in marks.items()]
-    return ResultTable(f"{task.name}: {' / '.join(metrics)}", ["", *sets], rows, notes)
+    return ResultTable(f"{task.label}: {' / '.join(metrics)}", ["", *sets], rows, notes)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Every arm is an ordinary run. The numbers in the closing remarks are computed fr
 """
 
 import csv
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from irformer.dynamics.figures import Dynamics, figure1, read_dynamics
 from irformer.files import write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import ResultTable, crop_rows, format_metrics, write_page
+from irformer.results import read_results, write_results
 from irformer.training.build import build_run
 from irformer.training.run import Run, feature_channels
 
@@ -82,7 +82,7 @@ def reproduce_figure1(budget: str, out: Path, overrides: list[str], console: Con
 
 
 def _result(arm: Arm, run: Run) -> ArmResult:
-    record = json.loads((run.folder / "results.json").read_text())
+    record = read_results(run.folder / "results.json")
     dynamics = read_dynamics(run.folder / "dynamics.csv")
     steps = run.trainer.max_steps
     with (run.folder / "metrics.csv").open(newline="") as file:
@@ -110,7 +110,7 @@ def _write_figure1(out: Path, results: list[ArmResult], run: Run, console: Conso
     table = _table(results, untrained, untrained_metrics, test_set)
     remarks = figure1_remarks({result.arm.name: result.magnitude for result in results})
     record = _record(results, untrained, untrained_metrics, test_set, remarks)
-    write_atomically(out / "results.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+    write_results(out / "results.json", record)
     write_page(
         out / "report.html",
         title="LayerNorm against i-LN: Figure 1 of arXiv 2504.06629",

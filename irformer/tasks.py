@@ -3,7 +3,8 @@
 A task fixes everything that a published number depends on, so that a number means the same in validation, in the benchmark and in a table.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -58,12 +59,12 @@ class Protocol:
 
     def of(self, rules: frozenset[str]) -> "Protocol":
         """What it says of these rules; None in place of all others that may be None."""
-        unused: dict[str, Any] = {field.name: None for field in fields(self) if field.default is None and field.name not in rules}
+        unused: dict[str, Any] = {rule.name: None for rule in fields(self) if rule.default is None and rule.name not in rules}
         return replace(self, **unused)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for results.json, without what the task has no use for."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {rule.name: getattr(self, rule.name) for rule in fields(self)}
         return {name: list(value) if name == "metrics" else value for name, value in values.items() if value is not None}
 
 
@@ -88,6 +89,8 @@ class Task:
         protocol: how results are measured; what it says of other tasks (a preset speaks of all) is dropped.
         test_sets: names of the test sets that papers report for it.
         train_gray: the ways in which colour images become gray in training, where channels is 1; one is drawn for each sample.
+        changes: what departs from the task of that name in configs/task (`irformer.task_config.build_task` finds out): by dotted key, the
+            value there and the value here.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Task:
     protocol: Protocol
     test_sets: tuple[str, ...]
     train_gray: tuple[GrayRule, ...] = ("opencv",)
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -106,6 +110,11 @@ class Task:
         object.__setattr__(self, "protocol", self.protocol.of(rules))
         object.__setattr__(self, "test_sets", tuple(self.test_sets))
         object.__setattr__(self, "train_gray", tuple(self.train_gray))
+
+    @property
+    def label(self) -> str:
+        """The name, and every change: `denoise_color_25, sigma 35`. Tables and records call the task so."""
+        return ", ".join([self.name, *(f"{key.removeprefix('protocol.')} {value}" for key, (_, value) in self.changes.items())])
 
     def crop_to_scale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The largest part of [H, W, C], from the top left, whose sides are multiples of the scale (modcrop)."""

@@ -11,8 +11,10 @@ from scipy import stats
 
 from irformer.arms import arm_labels
 from irformer.commands.compare import compare_runs
-from irformer.compare import bootstrap_interval, compare, paired_difference, sweep_table
+from irformer.compare import compare, paired_difference, sweep_table
 from irformer.errors import UserError
+from irformer.intervals import _bootstrap, difference_interval
+from irformer.results import read_results, write_results
 
 PROTOCOL = {"lr": "matlab_uint8", "border": 2, "metrics": ["psnr_y", "ssim_y"]}
 
@@ -36,12 +38,60 @@ def images(*values: float) -> dict[str, float]:
     return {f"i{number}": value for number, value in enumerate(values)}
 
 
-def test_interval_is_the_percentile_bootstrap_of_scipy():
+def test_interval_of_one_seed_is_the_wider_of_bootstrap_and_t():
     values = np.random.default_rng(7).normal(0.3, 1.0, 60)
-    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=100_000, rng=np.random.default_rng(1))
-    low, high = bootstrap_interval(values)
-    assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)  # 10,000 resamples: about 0.003 of chance
-    assert bootstrap_interval(values) == (low, high), "the same numbers each time"
+    bootstrap = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=100_000, rng=np.random.default_rng(1))
+    student = stats.ttest_1samp(values, 0).confidence_interval()
+    low, high = difference_interval([values[None]])
+    expected = (min(student.low, bootstrap.confidence_interval.low), max(student.high, bootstrap.confidence_interval.high))
+    assert (low, high) == pytest.approx(expected, abs=0.01)  # 10,000 resamples: about 0.003 of chance
+    assert difference_interval([values[None]]) == (low, high), "the same numbers each time"
+
+
+def test_interval_covers_seeds_by_t():
+    """Where images agree, the interval is the t interval over the seeds, paired or Welch's."""
+    seeds = np.array([0.1, 0.3, 0.2])
+    paired = difference_interval([np.repeat(seeds[:, None], 20, axis=1)])
+    assert paired == pytest.approx(tuple(stats.ttest_1samp(seeds, 0).confidence_interval()))
+    other = np.array([0.0, 0.05])
+    welch = difference_interval([np.repeat(arm[:, None], 20, axis=1) for arm in (seeds, other)])
+    assert welch == pytest.approx(tuple(stats.ttest_ind(seeds, other, equal_var=False).confidence_interval()))
+
+
+def test_interval_resamples_seeds_and_images_together():
+    """Many of both, one of them skewed: the bootstrap's variance is that of both means, independently drawn."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (1, 40))
+    low, high = _bootstrap([values], 10_000)
+    deviation = math.hypot(values.mean(1).std(), values.mean(0).std()) / math.sqrt(40)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.04)
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 5), (3, 5), (3, 20), (5, 20)])
+@pytest.mark.parametrize("share", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)], ids=["seeds", "images", "both"])
+def test_without_a_difference_about_one_interval_in_twenty_excludes_0(seeds, images, share):
+    """400 sweeps in which nothing differs: 20 exclusions are expected at most, and 33 has a chance of 0.4 %."""
+    rng = np.random.default_rng(11)
+    excluded = 0
+    for _ in range(400):
+        by_seed = rng.normal(0, 1 / math.sqrt(images / seeds), (seeds, 1)) * share[0]
+        low, high = difference_interval([by_seed + share[1] * rng.normal(0, 1, (1, images))], resamples=200)
+        excluded += not low <= 0 <= high
+    assert excluded <= 32
+
+
+def test_two_seeds_that_scatter_decide_nothing(attempts):
+    """All 20 images agree to 0.01 dB, and the seeds' differences are 0.15 and 0.25 dB: a t-test over two such seeds has p = 0.16."""
+    rng = np.random.default_rng(0)
+    b = {seed: rng.uniform(25, 35, 20) for seed in (0, 1)}
+    a = {seed: b[seed] + gain + rng.normal(0, 0.01, 20) for seed, gain in ((0, 0.15), (1, 0.25))}
+    assert stats.ttest_rel([row.mean() for row in a.values()], [row.mean() for row in b.values()]).pvalue == pytest.approx(0.16, abs=0.01)
+    found = paired_difference("a", "b", a, b)
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.verdict == "within the noise: the interval contains 0"
+    assert found.as_dict()["within_noise"] is True
+    assert found.as_dict()["covers_seeds"] is True
+    attempts.handled("compare")
 
 
 def test_paired_difference_by_hand():
@@ -50,12 +100,16 @@ def test_paired_difference_by_hand():
     b = {0: np.array([29.9, 30.8, 32.7]), 1: np.array([29.7, 31.1, 32.6])}
     found = paired_difference("a", "b", a, b)
     by_seed = [statistics.fmean((0.1, 0.2, 0.3)), statistics.fmean((0.5, 0.3, 0.4))]
+    by_image = [statistics.fmean((0.1, 0.5)), statistics.fmean((0.2, 0.3)), statistics.fmean((0.3, 0.4))]
     assert found.mean == pytest.approx(statistics.fmean(by_seed))
     assert found.seed_deviation == pytest.approx(statistics.stdev(by_seed))
-    # The mean of three draws out of (0.3, 0.25, 0.35): the extremes have 1 chance in 27 each, more than 2.5 %.
-    assert found.interval == pytest.approx((0.25, 0.35))
-    assert found.verdict == "a is higher"
-    assert paired_difference("b", "a", b, a).verdict == "a is higher"
+    # Student's t for 95 % is 12.706 with one degree of freedom and 4.303 with two.
+    half = math.hypot(12.706 * statistics.stdev(by_seed) / math.sqrt(2), 4.303 * statistics.stdev(by_image) / math.sqrt(3))
+    assert found.interval == pytest.approx((0.3 - half, 0.3 + half), abs=1e-3)
+    assert found.verdict == "within the noise: the interval contains 0"
+    wide = {seed: row + 2 for seed, row in a.items()}
+    assert paired_difference("a", "b", wide, b).verdict == "a is higher"
+    assert paired_difference("b", "a", b, wide).verdict == "a is higher"
 
 
 def test_pairing_takes_out_what_images_and_seeds_share():
@@ -65,19 +119,21 @@ def test_pairing_takes_out_what_images_and_seeds_share():
     paired = paired_difference("a", "b", a, {seed: level + seed for seed in (0, 1, 2)})
     assert paired.interval == pytest.approx((0.05, 0.05))
     assert paired.seed_deviation == pytest.approx(0, abs=1e-12)
-    assert not paired.noise
+    assert not paired.within_noise
     other = paired_difference("a", "b", a, {seed: level + seed - 3 for seed in (3, 4, 5)})
     assert other.seeds == []
     assert other.mean == pytest.approx(0.05)
     assert other.seed_deviation == pytest.approx(math.hypot(1, 1))
-    assert other.verdict == "within the noise: seeds scatter by more than the difference"
+    assert other.verdict == "within the noise: the interval contains 0"
 
 
-def test_within_the_noise_by_images_and_not_decided_by_one():
+def test_one_seed_and_one_image_leave_something_open():
     values = np.array([0.4, -0.5, 0.6, -0.3, 0.1])
     zero = np.zeros(5)
-    assert paired_difference("a", "b", {0: values}, {0: zero}).verdict == "within the noise: the interval contains 0"
-    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == "a is higher; how far seeds scatter is not known"
+    images_alone = "; the interval covers images alone, since there is one seed"
+    assert paired_difference("a", "b", {0: values}, {0: zero}).verdict == f"within the noise: the interval contains 0{images_alone}"
+    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == f"a is higher{images_alone}"
+    assert paired_difference("a", "b", {0: zero + 1}, {1: zero, 2: zero}).verdict == f"a is higher{images_alone}"
     assert paired_difference("a", "b", {0: zero[:1] + 1}, {0: zero[:1]}).verdict == "not decided: one image has no interval"
 
 
@@ -95,7 +151,7 @@ def test_arms_of_folders(tmp_path):
     assert part.arms[0].mean == pytest.approx(statistics.fmean(means))
     assert part.arms[0].deviation == pytest.approx(statistics.stdev(means))
     assert part.differences[0].mean == pytest.approx(-0.6)
-    assert comparison.notes == ["Left out, since they are not at their end: going."]
+    assert comparison.notes == ["Left out, not at their end: going."]
     assert compare([tmp_path], reference="ln").sets[0].differences[0].a == "norm=iln"
     assert compare([tmp_path], metric="ssim_y").sets[0].differences[0].mean == pytest.approx(-0.6 / 40)
 
@@ -125,7 +181,9 @@ def test_only_arms_that_differ_in_one_key(tmp_path):
     assert len(compare([tmp_path]).sets[0].differences) == 6
     pairs = {(d.a, d.b) for d in compare([tmp_path], by="norm").sets[0].differences}
     assert pairs == {(f"optim.lr={lr} norm=iln", f"optim.lr={lr} norm=ln") for lr in (0.0001, 0.0002)}
-    assert {d.verdict for d in compare([tmp_path], by="norm").sets[0].differences} == {"within the noise: the interval contains 0"}
+    assert {d.verdict.partition(";")[0] for d in compare([tmp_path], by="norm").sets[0].differences} == {
+        "within the noise: the interval contains 0"
+    }
 
 
 def test_labels_say_what_sets_an_arm_apart_and_no_more():
@@ -135,6 +193,107 @@ def test_labels_say_what_sets_an_arm_apart_and_no_more():
     control = {**ln, "norm.ends": "affine"}
     assert arm_labels([ln, control, iln]) == ["norm=ln norm.ends=same", "norm=ln norm.ends=affine", "norm=iln"]
     assert arm_labels([ln, {**ln, "optim.lr": 2e-4}]) == ["optim.lr=0.0001", "optim.lr=0.0002"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "labels"),
+    [
+        ("1", 1, ['x.y="1"', "x.y=1.0"]),
+        (True, "True", ["x.y=true", 'x.y="True"']),
+        (True, 1, ["x.y=True", "x.y=1"]),
+        ("a b", "ab", ['x.y="a b"', 'x.y="ab"']),
+        (None, "None", ["x.y=null", 'x.y="None"']),
+        ([1, 2], "[1,2]", ["x.y=[1.0, 2.0]", 'x.y="[1,2]"']),
+    ],
+    ids=str,
+)
+def test_two_arms_never_share_a_label(attempts, first, second, labels):
+    assert arm_labels([{"x.y": first}, {"x.y": second}]) == labels
+    attempts.handled("compare")
+
+
+def test_equal_numbers_are_one_arm(tmp_path, attempts):
+    write_run(tmp_path / "a", "ln", 0, images(30, 31), lr=1)
+    write_run(tmp_path / "b", "ln", 1, images(30, 31), lr=1.0)
+    assert [list(arm.seeds) for arm in compare([tmp_path]).sets[0].arms] == [[0, 1]]
+    attempts.handled("compare")
+
+
+def break_results(change):
+    """Turn a whole record into a broken one."""
+
+    def write(folder):
+        record = json.loads((folder / "results.json").read_text())
+        change(record)
+        (folder / "results.json").write_text(json.dumps(record))
+
+    return write
+
+
+BROKEN = {
+    "truncated": (lambda folder: (folder / "results.json").write_text((folder / "results.json").read_text()[:200]), "results.json: cannot"),
+    "empty": (lambda folder: (folder / "results.json").write_text(""), "results.json: cannot be read (Expecting value"),
+    "a list": (lambda folder: (folder / "results.json").write_text("[]"), "results.json: cannot be read (Input should be"),
+    "not UTF-8": (lambda folder: (folder / "results.json").write_bytes(b"\xff\xfe{"), "results.json: cannot be read ('utf-8' codec"),
+    "nested": (lambda folder: (folder / "results.json").write_text("[" * 100_000), "results.json: cannot be read ("),
+    "no task": (break_results(lambda record: record.pop("task")), "results.json: cannot be read (task: Field required)"),
+    "no metrics": (
+        break_results(lambda record: record["protocol"].pop("metrics")),
+        "results.json: cannot be read (protocol.metrics: Field required)",
+    ),
+    "no images": (
+        break_results(lambda record: record["test_sets"]["Set5"].update(per_image={})),
+        "results.json: cannot be read (test_sets.Set5.per_image: Dictionary should have at least 1 item",
+    ),
+    "NaN": (
+        break_results(lambda record: record["test_sets"]["Set5"]["per_image"]["i1"].update(psnr_y=math.nan)),
+        "results.json: cannot be read (test_sets.Set5.per_image.i1.psnr_y: NaN, expected a number)",
+    ),
+    "text": (
+        break_results(lambda record: record["test_sets"]["Set5"]["metrics"].update(psnr_y="high")),
+        "results.json: cannot be read (test_sets.Set5.metrics.psnr_y: Input should be a valid number",
+    ),
+    "a metric missing": (
+        break_results(lambda record: record["test_sets"]["Set5"]["per_image"]["i0"].pop("ssim_y")),
+        "results.json: cannot be read (test_sets.Set5.per_image.i0 has no ssim_y)",
+    ),
+    "no YAML": (lambda folder: (folder / "config.yaml").write_text("seed: [1"), "config.yaml: cannot be read ("),
+    "binary YAML": (lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe\x00"), "config.yaml: cannot be read ("),
+    "no seed": (lambda folder: (folder / "config.yaml").write_text("norm: {name: ln}"), "config.yaml: seed is None, expected a whole"),
+    "seeds": (lambda folder: (folder / "config.yaml").write_text("seed: [1, 2]"), "config.yaml: seed is [1, 2], expected a whole"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_run_is_named_and_the_others_are_compared(tmp_path, attempts, case):
+    for norm in ("ln", "iln"):
+        for seed in (0, 1):
+            write_run(tmp_path / f"{norm}{seed}", norm, seed, images(30 + seed, 31))
+    write_run(tmp_path / "broken", "ln", 2, images(30, 31))
+    do, line = BROKEN[case]
+    do(tmp_path / "broken")
+    comparison = compare([tmp_path])
+    assert {arm.label: list(arm.seeds) for arm in comparison.sets[0].arms} == {"norm=iln": [0, 1], "norm=ln": [0, 1]}
+    (note,) = comparison.notes
+    assert note.startswith(f"Left out: {tmp_path / 'broken' / line}"), note
+    assert "\n" not in note
+    assert sweep_table(tmp_path).notes[0] == note
+    attempts.refused("compare")
+
+
+def test_infinite_metrics_are_strict_json_and_come_back(tmp_path, attempts):
+    """PSNR of equal images, as it is written now and as earlier versions wrote it."""
+    psnr = {"a": {"psnr": math.inf}, "b": {"psnr": 30.5}}
+    record = {"task": "x", "protocol": {"metrics": ["psnr"]}, "test_sets": {"s": {"metrics": {"psnr": math.inf}, "per_image": psnr}}}
+    write_results(tmp_path / "new.json", record)
+    (tmp_path / "old.json").write_text(json.dumps(record))
+
+    def refuse(word):
+        raise ValueError(word)
+
+    json.loads((tmp_path / "new.json").read_text(), parse_constant=refuse)
+    assert read_results(tmp_path / "new.json") == read_results(tmp_path / "old.json") == record
+    attempts.handled("benchmark")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +310,7 @@ def test_labels_say_what_sets_an_arm_apart_and_no_more():
     ],
     ids=str,
 )
-def test_a_mistake_gets_one_line(tmp_path, monkeypatch, capsys, words, line):
+def test_a_mistake_gets_one_line(tmp_path, monkeypatch, capsys, attempts, words, line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write_run(tmp_path / "a" / "ln", "ln", 0, images(30, 31))
@@ -164,6 +323,7 @@ def test_a_mistake_gets_one_line(tmp_path, monkeypatch, capsys, words, line):
         compare_runs()
     assert exit_.value.code == 1
     assert capsys.readouterr().err.startswith(f"error: {line}")
+    attempts.refused("compare")
 
 
 def test_no_finite_image_is_said(tmp_path):
@@ -174,18 +334,17 @@ def test_no_finite_image_is_said(tmp_path):
 
 def test_files_hold_what_is_printed(tmp_path, monkeypatch, capsys):
     for seed in (0, 1):
-        write_run(tmp_path / f"ln{seed}", "ln", seed, images(30 + seed, 32))
-        write_run(tmp_path / f"iln{seed}", "iln", seed, images(30.5 + seed, 32.25))
+        write_run(tmp_path / f"ln{seed}", "ln", seed, images(30 + seed, 32, 34))
+        write_run(tmp_path / f"iln{seed}", "iln", seed, images(30.5 + seed, 32.25, 34.375))
     monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path), "--out", str(tmp_path / "out")])
     compare_runs()
     printed = capsys.readouterr().out
     markdown = (tmp_path / "out" / "compare.md").read_text()
-    for cell in ("norm=iln - norm=ln", "+0.375", "[+0.250, +0.500]", "norm=iln is higher", "31.375", "0.354"):
+    for cell in ("norm=iln - norm=ln", "+0.375", "[+0.064, +0.686]", "norm=iln is higher", "32.542", "0.236"):
         assert cell in printed, cell
         assert cell in markdown, cell
     record = json.loads((tmp_path / "out" / "compare.json").read_text())["test_sets"]["Set5"]
-    assert (
-        record["differences"][0] | {"interval": [0.25, 0.5], "mean": 0.375, "seeds": [0, 1], "within_noise": False}
-        == record["differences"][0]
-    )
-    assert record["arms"]["norm=iln"]["deviation"] == pytest.approx(0.5 / math.sqrt(2))
+    difference = record["differences"][0]
+    assert difference | {"mean": 0.375, "seeds": [0, 1], "covers_seeds": True, "within_noise": False} == difference
+    assert difference["interval"] == pytest.approx([0.0645, 0.6855], abs=1e-4)  # Student's t, two degrees of freedom
+    assert record["arms"]["norm=iln"]["deviation"] == pytest.approx(1 / 3 / math.sqrt(2))

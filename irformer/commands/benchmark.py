@@ -1,61 +1,154 @@
-"""Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded task=sr_x2 'test_sets=[Set5]'."""
+"""Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
 
+import hashlib
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.text import Text
 
 from irformer.benchmark import results_record
-from irformer.checkpoints import load_checkpoint
+from irformer.checkpoints import Checkpoint, load_checkpoint
 from irformer.commands.common import command, device
-from irformer.config import instantiate, trust_of
+from irformer.commands.results_folder import ResultsFolder
+from irformer.config import options, trust_of
 from irformer.errors import UserError
-from irformer.files import write_atomically
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.report import benchmark_table, readable_console
+from irformer.task_config import build_task, recorded_task
 from irformer.tasks import Task
 from irformer.training.data import find_test_sets
 from irformer.training.run import measure_test_sets
-from irformer.trust import Trust
+
+_WITHOUT_NETWORK = ("bicubic", "degraded")
 
 
 def benchmark() -> None:
-    """Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded task=sr_x2 'test_sets=[Set5]'."""
+    """Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
     command(_benchmark, "benchmark")
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured.
+
+    Args:
+        restorer: applies it.
+        title: what tables call it.
+        task: that it is measured on.
+        sha256: of the file of weights; None without a network.
+        model: changes to what was read out of the file of weights.
+    """
+
+    restorer: Restorer
+    title: str
+    task: Task
+    sha256: str | None
+    model: dict[str, Any]
+
+
 def _benchmark(cfg: DictConfig) -> None:
-    task: Task = instantiate(cfg.task)
+    checkpoint = str(cfg.checkpoint)
+    subject = _without_network(cfg, checkpoint) if checkpoint in _WITHOUT_NETWORK else _with_network(cfg, checkpoint)
+    task = subject.task
     test_sets = find_test_sets(cfg.test_sets, Path(cfg.paths.data), task)
-    restorer, name = _restorer(cfg.checkpoint, cfg.model, task, cfg.device, trust_of(cfg))
-    results = measure_test_sets(restorer, test_sets)
-    console = readable_console()
-    benchmark_table(task, {name: results}).show(console)
-    file = Path(cfg.out) / "results.json"
-    record = results_record(str(cfg.checkpoint), task, restorer.padding, results)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
-    console.print(Text(f"results: {file}"), soft_wrap=True)
+
+    def record(results: list[Any]) -> dict[str, Any]:
+        measured = results_record(checkpoint, task, subject.restorer.padding, results)
+        return {"sha256": subject.sha256, "model_overrides": subject.model, **measured}
+
+    folder = ResultsFolder(_folder(cfg, subject, record([])), record([]))
+    with folder.reserved({test_set.name: {pair.name for pair in test_set.pairs} for test_set in test_sets}):
+        results = measure_test_sets(subject.restorer, test_sets)
+        console = readable_console()
+        benchmark_table(task, {subject.title: results}).show(console)
+        file = folder.add(record(results))
+    console.print(f"results: {file}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _restorer(checkpoint: str, model: DictConfig, task: Task, device_name: str, trust: Trust) -> tuple[Restorer, str]:
-    """A restorer for a task, and how tables call it."""
-    untrained, restorer = baseline(task)
-    if checkpoint == untrained:
-        return restorer, f"{untrained} (this run)"
-    if checkpoint == "bicubic":
+def _folder(cfg: DictConfig, subject: _Subject, identity: dict[str, Any]) -> Path:
+    """Where results.json goes: the folder that the user names, or one below it whose name tells checkpoint and task apart.
+
+    The name is a function of the weights in the file, of changes to the network, and of the task and the protocol, not of where the file
+    lies: `first-sr_x2-1a2b3c4d`. In a multirun, a folder that the user names holds one such folder for each job.
+    """
+    hydra = HydraConfig.get()
+    typed = {word.lstrip("+").partition("=")[0] for word in hydra.overrides.hydra}
+    if cfg.out is not None and "hydra.run.dir" in typed:
+        raise UserError(f"out={cfg.out} and hydra.run.dir={hydra.run.dir} both name the folder of results.json: give one of them")
+    degradation: Any = vars(subject.task.degradation)
+    values = {**identity, "checkpoint": None if subject.sha256 else identity["checkpoint"], "degradation": degradation}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    name = "-".join([_readable(Path(str(cfg.checkpoint)).stem), _readable(subject.task.label), digest])
+    if hydra.mode == RunMode.MULTIRUN:
+        return Path(hydra.runtime.output_dir) if "hydra.sweep.subdir" in typed else Path(hydra.sweep.dir) / name
+    return Path(hydra.run.dir) if cfg.out is not None or "hydra.run.dir" in typed else Path(hydra.run.dir) / name
+
+
+def _readable(text: str) -> str:
+    """Text as part of a folder's name: no character that a shell or Hydra gives a meaning, and not too long."""
+    return re.sub(r"[^\w.+]+", "_", text)[:60].strip("_") or "checkpoint"
+
+
+def _without_network(cfg: DictConfig, checkpoint: str) -> _Subject:
+    task = build_task((cfg if _typed_task() else recorded_task("sr_x2", None, _words())).task)
+    fitting, restorer = baseline(task)
+    if checkpoint == "bicubic" != fitting:
         raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size: checkpoint=degraded measures its input")
-    if checkpoint == "degraded":
+    if checkpoint == "degraded" != fitting:
         raise UserError(f"checkpoint=degraded: the input of {task.name} is smaller than its output: checkpoint=bicubic enlarges it")
-    overrides: Any = OmegaConf.to_container(model, resolve=True)
-    loaded = load_checkpoint(Path(checkpoint), overrides, trust)
-    network = loaded.network
+    return _Subject(restorer, f"{checkpoint} (this run)", task, None, {})
+
+
+def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
+    overrides: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    trust = trust_of(cfg)
+    loaded = load_checkpoint(Path(checkpoint), overrides, trust=trust)
+    try:
+        trust.require(loaded.task_config, "task")
+    except UserError as error:
+        raise UserError(f"{loaded.path}: the task in its record {error}") from None
+    network: Any = loaded.network
+    task = build_task((cfg if _typed_task() else _trained_task(loaded, checkpoint)).task)
     if (network.scale, network.in_channels) != (task.scale, task.channels):
         raise UserError(
             f"checkpoint={checkpoint} was trained for {loaded.task or 'a task'} (scale {network.scale}, {network.in_channels} channels), "
             f"and task={task.name} needs scale {task.scale}, {task.channels} channels"
         )
-    where = device(device_name)
-    return NetworkRestorer(network.to(where), task.protocol.padding, where), loaded.title
+    where = device(cfg.device)
+    restorer = NetworkRestorer(network.to(where), task.protocol.padding, where)
+    return _Subject(restorer, loaded.title, task, _sha256(loaded.path), overrides)
+
+
+def _trained_task(loaded: Checkpoint, checkpoint: str) -> DictConfig:
+    """The task that a network was trained for, with what the command line sets on top of it."""
+    if loaded.task is not None:
+        return recorded_task(loaded.task, loaded.task_config, _words())
+    network: Any = loaded.network
+    name = f"sr_x{network.scale}"
+    if network.in_channels == 3 and name in options("task"):
+        return recorded_task(name, None, _words())
+    raise UserError(
+        f"checkpoint={checkpoint} does not say which task it was trained for (scale {network.scale}, {network.in_channels} channels): "
+        "give task=NAME, such as task=denoise_color_25"
+    )
+
+
+def _words() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
+
+
+def _typed_task() -> bool:
+    return any(word.lstrip("+").startswith(("task=", "task@")) for word in _words())
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,39 +1,192 @@
-"""Restore an image or a folder of images: python scripts/restore.py INPUT OUTPUT --checkpoint PATH."""
+"""Restore images and folders of images: python scripts/restore.py INPUT... OUTPUT --checkpoint PATH."""
 
 import argparse
+import signal
+import sys
+import tempfile
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import device, telling_mistakes
-from irformer.data.images import list_images, read_gray, read_image, write_image
+from irformer.commands.restore_jobs import RULE, Job, named, plan
+from irformer.data.images import decode_image, printable, write_image
+from irformer.errors import UserError
 from irformer.inference import NetworkRestorer
+from irformer.trust import Trust, add_trust_option
+
+SOME_FAILED = 3
+INTERRUPTED = 130
 
 
 def restore() -> None:
-    """Restore an image or a folder of images: python scripts/restore.py INPUT OUTPUT --checkpoint PATH."""
-    parser = argparse.ArgumentParser(description="Restore an image, or all images of a folder.")
-    parser.add_argument("input", type=Path, help="image file or folder")
-    parser.add_argument("output", type=Path, help="image file, or folder for a folder")
+    """Restore images and folders of images: python scripts/restore.py INPUT... OUTPUT --checkpoint PATH."""
+    parser = argparse.ArgumentParser(
+        description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never written to.",
+        epilog=f"{RULE} Depth and kind stay: 16 bits, gray and alpha are kept. Alpha is restored by the same network, as gray. "
+        "An image that fails is named, and the others are restored. Ctrl-C ends after the image at hand. "
+        "Exit status: 0 all restored or there already, 1 nothing was started, 3 some failed, 130 interrupted.",
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file or folder")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="image file for a single image, folder otherwise")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a file of weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist; otherwise they are skipped")
+    add_trust_option(parser)
     arguments = parser.parse_args()
     with telling_mistakes():
-        _restore(arguments.input, arguments.output, arguments.checkpoint, arguments.device)
+        try:
+            sys.exit(_restore(arguments))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
 
-def _restore(source: Path, target: Path, checkpoint: Path, device_name: str) -> None:
-    loaded = load_checkpoint(checkpoint)
-    where = device(device_name)
-    restorer = NetworkRestorer(loaded.network.to(where), "reflect_min", where)
-    if source.is_dir():
-        files = list_images(source, "name an image or a folder of images")
-        jobs = [(file, target / f"{file.stem}.png") for file in files]
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        jobs = [(source, target / f"{source.stem}.png" if target.is_dir() else target)]
-    read = read_gray if loaded.network.in_channels == 1 else read_image
-    for file, out in tqdm(jobs, unit="image", disable=None):
-        write_image(out, restorer(read(file)))
-    print(f"{len(jobs)} images restored x{loaded.network.scale}: {target}")
+def _restore(arguments: argparse.Namespace) -> int:
+    found = plan(arguments.inputs, arguments.output)
+    jobs = [job for job in found.jobs if arguments.overwrite or not job.target.exists()]
+    loaded = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
+    network: Any = loaded.network
+    if network.in_channels not in (1, 3):
+        raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
+    where = device(arguments.device)
+    images = _ImageRestorer(NetworkRestorer(network.to(where), "reflect_min", where), network.in_channels)
+    if jobs:
+        _require_writable(jobs[0].target.parent if len(found.jobs) == 1 else arguments.output)
+    done = failed = 0
+    with _Interrupt() as interrupt, tqdm(total=len(jobs), unit="image", disable=None) as bar:
+        for job in jobs:
+            if interrupt.received:
+                break
+            try:
+                images.restore(job)
+                done += 1
+            except _DiskError as error:
+                failed += 1
+                bar.write(f"failed: {named(error, job.target)}; stopped", file=sys.stderr)
+                break
+            except UserError as error:
+                failed += 1
+                bar.write(f"failed: {named(error, job.source)}", file=sys.stderr)
+            bar.update()
+    rest = {
+        "there already, --overwrite replaces them": len(found.jobs) - len(jobs),
+        "failed": failed,
+        "left": len(jobs) - done - failed,
+        "files that are no images": found.ignored,
+    }
+    told = "".join(f"; {count} {what}" for what, count in rest.items() if count)
+    stopped = interrupt.received and done + failed < len(jobs)
+    line = f"{done} images restored x{network.scale}: {printable(str(arguments.output))}{told}{images.remark}"
+    print(f"interrupted: {line}; the same command goes on with them" if stopped else line)
+    if stopped:
+        return INTERRUPTED
+    return SOME_FAILED if failed else 0
+
+
+class _DiskError(UserError):
+    """The output cannot be written, which the next one could not either."""
+
+
+class _ImageRestorer:
+    """Restores image files of any depth and kind with a network of gray or RGB images.
+
+    Args:
+        restorer: the network.
+        channels: that it takes, 1 or 3.
+    """
+
+    def __init__(self, restorer: NetworkRestorer, channels: int) -> None:
+        self.restorer = restorer
+        self.channels = channels
+        self.turned_gray = 0
+
+    @property
+    def remark(self) -> str:
+        """What the user should know in the end."""
+        return f"; {self.turned_gray} colour images became gray, as the network is of gray images" if self.turned_gray else ""
+
+    def restore(self, job: Job) -> None:
+        """Restore one file; the output appears complete or not at all.
+
+        Raises:
+            UserError: the image cannot be decoded, restored, or written in the format of the output.
+            _DiskError: the output cannot be written at this place.
+        """
+        image = decode_image(job.source)
+        pixels: NDArray = image.pixels
+        alpha: NDArray | None = image.alpha
+        try:
+            if self.channels == 1 and pixels.shape[2] == 3:
+                pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[..., None]
+                self.turned_gray += 1
+            restored = self._apply(pixels)
+            if alpha is not None:
+                alpha = self._alpha(alpha, restored.shape[:2])
+        except (RuntimeError, MemoryError) as error:
+            size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"{job.source}: the network fails on {size} ({reason}): too small for it, or too large for memory") from None
+        self._write(job.target, restored, alpha)
+
+    def _apply(self, pixels: NDArray) -> NDArray:
+        """[h, w, 1 or 3] to as many channels; gray enters a network of RGB images as three equal channels, and their mean is taken."""
+        if pixels.shape[2] == self.channels:
+            return self.restorer(pixels)
+        restored = self.restorer(np.repeat(pixels, 3, axis=2))
+        return restored.astype(np.float64).mean(2, keepdims=True).round().astype(restored.dtype)
+
+    def _alpha(self, alpha: NDArray, size: tuple[int, ...]) -> NDArray:
+        """[h, w] to [H, W]; alpha of one value, such as opaque everywhere, stays so exactly."""
+        return np.full(size, alpha[0, 0]) if (alpha == alpha[0, 0]).all() else self._apply(alpha[..., None])[..., 0]
+
+    @staticmethod
+    def _write(target: Path, image: NDArray, alpha: NDArray | None) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # The format follows from the suffix, so the temporary file has the same name, in a hidden folder beside it.
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".restore-") as folder:
+                temporary = Path(folder) / target.name
+                try:
+                    write_image(temporary, image, alpha)
+                except UserError as error:
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None
+                    raise UserError(str(error).replace(str(temporary), str(target))) from None
+                temporary.replace(target)
+        except OSError as error:
+            raise _DiskError(f"{target}: cannot be written ({error.strerror}): make room or name another OUTPUT") from None
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise a UserError where nothing can be written to a folder, before the work starts; the folder is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-"):
+            pass
+    except OSError as error:
+        raise UserError(f"{printable(str(folder))}: cannot be written to ({error.strerror}); name another OUTPUT") from None
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C into a mark, so that the image at hand is finished; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> "_Interrupt":
+        self._before = signal.signal(signal.SIGINT, self._mark)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _mark(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True

@@ -16,7 +16,7 @@ from irformer.schema.targets import locate
 
 _RESUME = {"fixed": "no", "named": "if named", "free": "yes"}
 # Arguments that the code passes, not the configuration.
-_NOT_KEYS = ("channels_first", "params")
+_NOT_KEYS = ("changes", "channels_first", "params")
 # Groups of classes, in the order of the page.
 _GROUPS = ("task", "protocol", "norm", "model", "loss", "optim", "optim/schedule", "callbacks", "data", "trainer", "logger", "debug")
 
@@ -77,7 +77,8 @@ def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, r
             inner += [f"### {prefix}{name}", "", inspect.getdoc(kind) or "", ""]
             inner += _section_tables(kind, values, configs, resume, f"{prefix}{name}.")
             continue
-        default = _chosen_word(defaults, name) or _value(defaults, name)
+        word = _chosen_word(defaults, name)
+        default = _value(defaults, name) if not word or word.startswith("_") else word
         rows.append([f"`{prefix}{name}`", describe(annotation), default, key.doc, *([_RESUME[key.resume]] if resume else [])])
     header = ["key", "value", "default", "meaning", *(["on resume"] if resume else [])]
     return [*_table(header, rows), "", *inner]

@@ -62,7 +62,7 @@ class Data:
     ]
     draw: Annotated[
         Literal["images", "area"],
-        Key("`images` draws every image equally often, `area` in proportion to its pixels, as sub-image datasets do."),
+        Key("Within a set, `images` draws every image equally often, `area` in proportion to its pixels, as cutting sub-images does."),
     ]
     mirror_small: Annotated[bool, Key("Extend images smaller than the patch by reflection; false refuses them.")]
     packed: Annotated[bool, Free("Read from a packed store if there is one.")]
@@ -72,6 +72,9 @@ class Data:
         Annotated[int, Interval(ge=0, le=256)] | None, Free("Processes that read data; null means 0 on the CPU, else up to 8.")
     ]
     cache_gb: Annotated[float, Interval(ge=0, le=65536), Free("Memory for decoded image files, in GiB over all readers.")]
+    max_megapixels: Annotated[
+        float, Interval(gt=0, le=100_000), Free("Largest image that is read, in megapixels; larger ones are refused before decoding.")
+    ]
     distinct: Annotated[Count | None, Key("Train on the first so many patches over and over; null never repeats.")]
 
 
@@ -197,9 +200,12 @@ class Benchmark:
     ]
     trust: Annotated[list[Text], Key("Packages whose classes a file of weights may name.")]
     device: Annotated[Text, Key("cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
-    out: Annotated[Text, Key("Folder for results.json.")]
+    out: Annotated[Text | None, Key("Folder for results.json; null names one below `paths.runs`/benchmark by checkpoint and task.")]
     paths: Annotated[BenchmarkPaths, Key("Where data is read and results are written.")]
-    task: Annotated[Node, Key("What is restored, and how results are measured.")]
+    task: Annotated[
+        Any,
+        Key("What is restored, and how it is measured; left out, the task that the checkpoint was trained for.", expects="a task"),
+    ]
 
 
 SECTIONS = (Train, Benchmark, Paths, BenchmarkPaths, Data, Optim, Trainer, Logger)

@@ -22,6 +22,7 @@ from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.schema.check import check_config
 from irformer.schema.roles import changed_keys
+from irformer.task_config import build_task
 from irformer.tasks import Task
 from irformer.training.checkpointing import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
 from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
@@ -52,7 +53,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     resume = _resume_checkpoint(cfg, folder)
     stop = StopSignals()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    task: Task = instantiate(cfg.task)
+    task = build_task(cfg.task)
     training = training_data(cfg, task)
     stages = training_stages(cfg)
     images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images
@@ -82,7 +83,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
     require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
-    title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.name}"
+    title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.label}"
     # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can
     # change a key and have what refers to it follow.
     cfg.name = str(cfg.name)
@@ -181,7 +182,7 @@ def _facts(
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     steps = f"{trainer.max_steps:,} of {sizes[0]}{later}"
     return {
-        "task": task.name,
+        "task": task.label,
         "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "
         f"validation on {validation.name}, {len(validation)} images",
         "network": f"{cfg.model.name}, {parameters:,} parameters",

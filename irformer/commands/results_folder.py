@@ -1,0 +1,114 @@
+"""The folder of a benchmark's results.json: results of further test sets are added, and those of anything else are refused."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from irformer.errors import UserError
+from irformer.results import read_results, strict, write_results
+
+_REMEDY = "out=FOLDER names another folder"
+
+
+class ResultsFolder:
+    """A folder whose results.json grows by test sets, all of one checkpoint, task and protocol.
+
+    Args:
+        folder: is made when it is reserved.
+        identity: the record of what will be measured, without test sets.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.file = folder / "results.json"
+        self.identity = strict(identity)
+
+    @contextlib.contextmanager
+    def reserved(self, images: Mapping[str, set[str]]) -> Iterator[None]:
+        """Check, before anything is measured, that results can be added and the folder can be written to.
+
+        A folder that stays without results is removed again.
+
+        Args:
+            images: of each test set that will be measured, the names of its images.
+
+        Raises:
+            UserError: results.json is of another checkpoint, task or protocol, or cannot be read; or the folder cannot be written to.
+        """
+        missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.folder / ".lock"
+            lock.touch()
+        try:
+            self._require_same_sets(self._there(), images)
+            yield
+        finally:
+            if not self.file.exists():
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+                    for folder in missing:
+                        folder.rmdir()
+
+    def add(self, record: Mapping[str, Any]) -> Path:
+        """Write a record, together with the test sets that are there already; a set that was measured again replaces itself.
+
+        Returns:
+            The file.
+        """
+        with self._writing(), (self.folder / ".lock").open("w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # another process may add its sets at the same time
+            there = self._there()
+            write_results(self.file, {**there, **record, "test_sets": {**there.get("test_sets", {}), **record["test_sets"]}})
+        return self.file
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); {_REMEDY}") from None
+
+    def _there(self) -> dict[str, Any]:
+        """What results.json holds already; empty where there is none."""
+        if not self.file.exists():
+            return {}
+        try:
+            there = read_results(self.file)
+        except UserError as error:
+            raise UserError(f"{error}; it stays as it is, and {_REMEDY}") from None
+        if "sha256" not in there:
+            raise UserError(f"{self.file}: was not written by a benchmark of this version, so results cannot be added to it; {_REMEDY}")
+        for key, what in _IDENTITY.items():
+            if key == "checkpoint" and self.identity["sha256"] is not None:
+                continue  # the same weights under another name
+            if there.get(key) != self.identity[key]:
+                found, expected = _differing(there.get(key), self.identity[key])
+                raise UserError(f"{self.file}: holds results of another {what}: found {found}, expected {expected}; {_REMEDY}")
+        return there
+
+    def _require_same_sets(self, there: Mapping[str, Any], images: Mapping[str, set[str]]) -> None:
+        for name, names in images.items():
+            measured = there.get("test_sets", {}).get(name, {}).get("per_image")
+            if measured and not names & measured.keys():
+                raise UserError(f"{self.file}: holds results of another test set {name}, with no image in common; {_REMEDY}")
+
+
+_IDENTITY = {
+    "sha256": "checkpoint (SHA-256)",
+    "checkpoint": "checkpoint",
+    "model_overrides": "network",
+    "task": "task",
+    "task_label": "task",
+    "protocol": "protocol",
+}
+
+
+def _differing(found: Any, expected: Any) -> tuple[Any, Any]:
+    """Two values, reduced to their differing parts; checksums are shortened."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
+        return tuple(", ".join(f"{key} {part.get(key, 'not set')}" for key in keys) for part in (found, expected))  # type: ignore[return-value]
+    return tuple(value[:8] if isinstance(value, str) and len(value) == 64 else value for value in (found, expected))  # type: ignore[return-value]

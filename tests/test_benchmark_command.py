@@ -1,0 +1,377 @@
+"""scripts/benchmark.py: results are kept apart or together, never lost; a checkpoint brings its task; labels say what was measured."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from omegaconf import OmegaConf
+
+from irformer.benchmark import published_rows
+from irformer.checkpoints import save_network
+from irformer.commands.benchmark import benchmark
+from irformer.config import build_network, compose
+from irformer.data.images import write_image
+from irformer.results import read_results
+from irformer.task_config import build_task, changed_keys
+
+TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]"]
+
+
+def save(path: Path, *words: str, seed: int = 0, recorded: bool = True, named: bool = True) -> Path:
+    """An untrained network in a file of weights, for the task that the words choose."""
+    cfg = compose("train", [*TINY, "name=x", *words])
+    torch.manual_seed(seed)
+    network = build_network(cfg.model)
+    model, task = (OmegaConf.to_container(node, resolve=True) for node in (cfg.model, cfg.task))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_network(path, network, model, cfg.task.name if named else None, 10, {}, task if recorded else None)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with two small test sets."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("one", 0), ("two", 1)):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / f"{name}.png", picture(32, 40, seed=seed))
+    return tmp_path
+
+
+@pytest.fixture
+def measure(place, monkeypatch, capsys):
+    """Type words after scripts/benchmark.py, within this process; gives what was printed, or the one line of a mistake."""
+
+    def type_words(*words: str, sets: str = "one") -> str:
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, f"test_sets=[{sets}]", "device=cpu"])
+        capsys.readouterr()
+        try:
+            benchmark()
+        except SystemExit:
+            lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("measured ")]
+            assert len(lines) == 1, lines
+            return lines[0]
+        return capsys.readouterr().out
+
+    return type_words
+
+
+def files(place: Path, below: str = "runs") -> list[Path]:
+    return sorted((place / below).rglob("results.json"))
+
+
+def strictly(file: Path) -> dict:
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_results_of_further_sets_are_kept_beside_each_other(measure, place, attempts):
+    measure("checkpoint=bicubic")
+    (file,) = files(place)
+    first = strictly(file)
+    measure("checkpoint=bicubic", sets="two")
+    assert files(place) == [file]
+    assert strictly(file)["test_sets"]["one"] == first["test_sets"]["one"]
+    assert list(strictly(file)["test_sets"]) == ["one", "two"]
+    write_image(place / "one" / "more.png", picture(32, 32))
+    measure("checkpoint=bicubic")
+    assert list(strictly(file)["test_sets"]["one"]["per_image"]) == ["more", "one"]
+    assert list(strictly(file)["test_sets"]) == ["one", "two"]
+    attempts.handled("benchmark")
+
+
+def test_two_runs_of_one_name_do_not_share_a_folder(measure, place, attempts):
+    for i in (0, 1):
+        save(place / f"run{i}" / "checkpoints" / "best.safetensors", seed=i)
+    measure("checkpoint=run0/checkpoints/best.safetensors")
+    measure("checkpoint=run1/checkpoints/best.safetensors")
+    both = files(place)
+    assert len(both) == 2
+    assert all(file.parent.name.startswith("best-sr_x2-") for file in both)
+    numbers = [strictly(file)["test_sets"]["one"]["metrics"] for file in both]
+    assert numbers[0] != numbers[1]
+    (place / "run0").rename(place / "moved")
+    measure("checkpoint=moved/checkpoints/best.safetensors", sets="two")
+    assert files(place) == both, "the same weights in another place"
+    attempts.handled("benchmark")
+
+
+@pytest.mark.parametrize("words", [["task.protocol.border=0"], ["task.protocol.lr=matlab_double"], ["+model.pixel_range=255"]], ids=str)
+def test_other_numbers_go_to_another_folder(measure, place, attempts, words):
+    save(place / "a.safetensors")
+    measure("checkpoint=a.safetensors")
+    measure("checkpoint=a.safetensors", *words)
+    assert len(files(place)) == 2
+    attempts.handled("benchmark")
+
+
+def test_nothing_but_the_results_is_left(measure, place):
+    measure("checkpoint=bicubic")
+    (file,) = files(place)
+    assert [path for path in (place / "runs").rglob("*") if path.name != ".lock"] == [file.parent.parent, file.parent, file]
+
+
+@pytest.mark.parametrize("word", ["out", "hydra.run.dir"])
+def test_out_and_hydra_s_key_mean_the_same(measure, place, attempts, word):
+    measure("checkpoint=bicubic", f"{word}=here")
+    assert files(place, "here") == [place / "here" / "results.json"]
+    assert not (place / "runs").exists()
+    attempts.handled("benchmark")
+
+
+def test_out_and_hydra_s_key_together_are_refused(measure, attempts):
+    line = "error: out=here and hydra.run.dir=there both name the folder of results.json: give one of them"
+    assert measure("checkpoint=bicubic", "out=here", "hydra.run.dir=there") == line
+    attempts.refused("benchmark")
+
+
+@pytest.mark.parametrize("words", [[], ["out=here"], ["hydra.run.dir=here"], ["hydra.sweep.dir=here"]], ids=str)
+def test_jobs_of_a_multirun_share_no_folder(measure, place, attempts, words):
+    save(place / "x" / "a.safetensors")
+    save(place / "y" / "a.safetensors", seed=1)
+    measure("-m", "checkpoint=x/a.safetensors,y/a.safetensors,bicubic", *words)
+    found = files(place, "here" if words else "runs")
+    assert [file.parent.name.rpartition("-")[0] for file in found] == ["a-sr_x2", "a-sr_x2", "bicubic-sr_x2"]
+    assert sorted(strictly(file)["checkpoint"] for file in found) == ["bicubic", "x/a.safetensors", "y/a.safetensors"]
+    attempts.handled("benchmark")
+
+
+OTHERS = {
+    "checkpoint": (["checkpoint=a.safetensors"], "holds results of another checkpoint (SHA-256): found None, expected "),
+    "baseline": (["checkpoint=degraded", "task=denoise_color_25"], "holds results of another checkpoint: found bicubic, expected degraded"),
+    "task": (["checkpoint=bicubic", "task=sr_x3"], "holds results of another task: found sr_x2, expected sr_x3"),
+    "protocol": (["checkpoint=bicubic", "task.protocol.border=0"], "holds results of another task: found sr_x2, expected sr_x2, border 0"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_results_of_something_else_are_refused_before_measuring(measure, place, monkeypatch, attempts, case):
+    save(place / "a.safetensors")
+    measure("checkpoint=bicubic", "out=out")
+    before = (place / "out" / "results.json").read_bytes()
+    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    words, line = OTHERS[case]
+    said = measure(*words, "out=out")
+    assert said.startswith(f"error: out/results.json: {line}")
+    assert said.endswith("; out=FOLDER names another folder")
+    assert (place / "out" / "results.json").read_bytes() == before
+    attempts.refused("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"checkpoint": "x", ', "out/results.json: cannot be read (Expecting property name"),
+        (b"\xff", "out/results.json: cannot be read ('utf-8' codec"),
+        (b"[]", "out/results.json: cannot be read (Input should be"),
+        (
+            b'{"task": "sr_x2", "protocol": {"metrics": []}, "test_sets": {}}',
+            "out/results.json: was not written by a benchmark of this version",
+        ),
+    ],
+    ids=["cut", "binary", "list", "of a run"],
+)
+def test_what_cannot_be_added_to_stays(measure, place, monkeypatch, attempts, content, line):
+    (place / "out").mkdir()
+    (place / "out" / "results.json").write_bytes(content)
+    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    assert measure("checkpoint=bicubic", "out=out").startswith(f"error: {line}")
+    assert (place / "out" / "results.json").read_bytes() == content
+    attempts.refused("benchmark")
+
+
+def test_another_set_of_the_same_name_is_refused(measure, place, attempts):
+    for name in ("x", "y"):
+        (place / name / "val").mkdir(parents=True)
+        write_image(place / name / "val" / f"{name}.png", picture(32, 32))
+    measure("checkpoint=bicubic", sets="x/val")
+    assert "holds results of another test set val, with no image in common; out=FOLDER" in measure("checkpoint=bicubic", sets="y/val")
+    attempts.refused("benchmark")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_measuring(measure, place, monkeypatch, attempts):
+    (place / "file").touch()
+    monkeypatch.setattr("irformer.commands.results_folder.Path.touch", _raise(PermissionError(13, "Permission denied", "here/.lock")))
+    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    line = "error: here/.lock: cannot be written (Permission denied); out=FOLDER names another folder"
+    assert measure("checkpoint=bicubic", "out=here") == line
+    attempts.refused("benchmark")
+
+
+def _raise(error):
+    def function(*_args, **_keywords):
+        raise error
+
+    return function
+
+
+def test_a_full_disk_loses_no_number(measure, place, monkeypatch, attempts):
+    """The table is printed before the file is written, and what was there stays."""
+    measure("checkpoint=bicubic", "out=out")
+    before = (place / "out" / "results.json").read_bytes()
+    monkeypatch.setattr(
+        "irformer.commands.results_folder.write_results", _raise(OSError(28, "No space left on device", "out/results.json"))
+    )
+    said = measure("checkpoint=bicubic", "out=out", sets="two")
+    assert said == "error: out/results.json: cannot be written (No space left on device); out=FOLDER names another folder"
+    assert (place / "out" / "results.json").read_bytes() == before
+    attempts.refused("benchmark")
+
+
+def test_equal_images_give_strict_json_that_reads_as_infinity(measure, place, attempts):
+    write_image(place / "one" / "one.png", np.full((40, 40, 3), 90, np.uint8))
+    measure("checkpoint=bicubic", "out=out")
+    file = place / "out" / "results.json"
+    assert strictly(file)["test_sets"]["one"]["per_image"]["one"]["psnr_y"] == "Infinity"
+    assert read_results(file)["test_sets"]["one"]["metrics"]["psnr_y"] == math.inf
+    measure("checkpoint=bicubic", "out=out", sets="two")
+    assert strictly(file)["test_sets"]["one"]["metrics"]["psnr_y"] == "Infinity"
+    attempts.handled("benchmark")
+
+
+DEN35 = ("task=denoise_color_25", "task.protocol.sigma=35", "model.upsampler=''")
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "rules"),
+    [
+        ([], "denoise_color_25, sigma 35", {"sigma": 35, "noise": "bgr", "border": 0}),
+        (["task.protocol.border=4"], "denoise_color_25, sigma 35, border 4", {"sigma": 35, "border": 4}),
+        (["protocol=restormer"], "denoise_color_25, sigma 35, noise rgb, padding reflect_min", {"sigma": 35, "noise": "rgb"}),
+        (["task.protocol.sigma=50"], "denoise_color_25, sigma 50", {"sigma": 50}),
+        (["task.protocol.sigma=25"], "denoise_color_25", {"sigma": 25}),
+        (["task=denoise_color_25"], "denoise_color_25", {"sigma": 25}),
+        (["task=denoise_color_50"], "denoise_color_50", {"sigma": 50}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_brings_its_task(measure, place, attempts, words, label, rules):
+    """The command line sets its words on top, and what refers to a key follows it: the noise is of the sigma that the label says."""
+    save(place / "den35.safetensors", *DEN35)
+    measure("checkpoint=den35.safetensors", "out=out", *words)
+    record = strictly(place / "out" / "results.json")
+    assert (record["task"], record["task_label"]) == (label.partition(",")[0], label)
+    assert rules.items() <= record["protocol"].items()
+    # The same number as with the whole task typed.
+    level = [
+        f"task.protocol.sigma={record['protocol']['sigma']}",
+        *(word for word in words if not word.startswith(("task=", "task.protocol.s"))),
+    ]
+    measure("checkpoint=den35.safetensors", "out=typed", "task=denoise_color_25", *level)
+    assert strictly(place / "typed" / "results.json")["test_sets"] == record["test_sets"]
+    attempts.handled("benchmark")
+
+
+def test_a_checkpoint_without_its_task_s_configuration(measure, place, attempts):
+    """Files of earlier versions have the task's name; files of weights alone have the scale; else the task is asked for."""
+    save(place / "old.safetensors", "task=denoise_color_50", "model.upsampler=''", recorded=False)
+    assert "denoise_color_50: psnr_rgb" in measure("checkpoint=old.safetensors")
+    save(place / "x3.safetensors", "task=sr_x3", recorded=False, named=False)
+    assert "sr_x3: psnr_y" in measure("checkpoint=x3.safetensors")
+    attempts.handled("benchmark")
+    save(place / "bare.safetensors", "task=denoise_color_50", "model.upsampler=''", recorded=False, named=False)
+    assert measure("checkpoint=bare.safetensors") == (
+        "error: checkpoint=bare.safetensors does not say which task it was trained for (scale 1, 3 channels): give task=NAME, "
+        "such as task=denoise_color_25"
+    )
+    attempts.refused("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["task.protocol.sigma=35"], "task.protocol.sigma=35: the task sr_x2, for which the checkpoint was trained, has no such key"),
+        (["task.protocol.sgima=35"], "unknown key task.protocol.sgima; did you mean task.protocol.sigma?"),
+        (["task.degradation.sigma=3"], "task.degradation.sigma=3: the task sr_x2, for which the checkpoint was trained, has no such key"),
+    ],
+    ids=str,
+)
+def test_a_word_that_does_not_fit_the_checkpoint_s_task(measure, place, attempts, words, line):
+    save(place / "a.safetensors")
+    assert measure("checkpoint=a.safetensors", *words) == f"error: {line}"
+    assert not (place / "runs").exists() or not files(place)
+    attempts.refused("benchmark")
+
+
+def test_a_task_of_one_s_own_is_measured_as_recorded(measure, place, attempts):
+    save(place / "own.safetensors", "task=sr_x2", "task.name=mine", "task.protocol.border=5")
+    measure("checkpoint=own.safetensors", "out=out")
+    record = strictly(place / "out" / "results.json")
+    assert (record["task"], record["protocol"]["border"]) == ("mine", 5)
+    attempts.handled("benchmark")
+    line = "error: the checkpoint was trained for the task mine, which configs/task does not have: task.protocol.border=0 needs task=NAME"
+    assert measure("checkpoint=own.safetensors", "task.protocol.border=0") == line
+    attempts.refused("benchmark")
+
+
+def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
+    cfg = compose("train", [*TINY, "name=x"])
+    model, task = (OmegaConf.to_container(node, resolve=True) for node in (cfg.model, cfg.task))
+    task["degradation"] = {"_target_": "numpy.savetxt", "fname": "written", "X": [1]}
+    save_network(place / "w.safetensors", build_network(cfg.model), model, "sr_x2", 1, {}, task)
+    line = measure("checkpoint=w.safetensors")
+    assert line.startswith("error: w.safetensors: ")
+    assert "wants to build numpy.savetxt; a file may only name tasks and degradations of irformer" in line
+    assert not (place / "written").exists()
+    attempts.refused("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "models", "told"),
+    [
+        (["task=denoise_color_25"], "denoise_color_25", {"swinir", "restormer"}, {"noise rgb, here bgr"}),
+        (["task=denoise_color_25", "task.protocol.sigma=35"], "denoise_color_25, sigma 35", set(), set()),
+        (["task=denoise_color_25", "task.degradation.test_sigma=35"], "denoise_color_25, degradation.test_sigma 35", set(), set()),
+        (["task=jpeg_gray_10", "task.protocol.quality=12"], "jpeg_gray_10, quality 12", set(), set()),
+        (["task=sr_x2", "task.test_sets=[Set5]"], "sr_x2", {"swinir", "hat"}, set()),
+        (["task=sr_x2", "protocol=kair"], "sr_x2, padding flip_always", {"swinir", "hat"}, set()),
+    ],
+    ids=str,
+)
+def test_labels_and_published_rows_follow_the_words(attempts, words, label, models, told):
+    task = build_task(compose("benchmark", [*words, "checkpoint=x"]).task)
+    assert task.label == label
+    rows = published_rows(task, ["Set5", "CBSD68", "Classic5"])
+    assert (models <= {row.model for row in rows}) if models else not rows
+    assert told <= {difference for row in rows for difference in row.differences}
+    attempts.handled("benchmark")
+
+
+def test_rows_of_another_border_are_marked():
+    task = build_task(compose("benchmark", ["task=sr_x2", "task.protocol.border=0", "checkpoint=x"]).task)
+    assert {difference for row in published_rows(task, ["Set5"]) for difference in row.differences} >= {"border 2, here 0"}
+    assert all("border 2, here 0" in row.differences for row in published_rows(task, ["Set5"]))
+
+
+def test_the_table_is_titled_by_the_label(measure, place):
+    save(place / "den35.safetensors", *DEN35)
+    assert "denoise_color_25, sigma 35: psnr_rgb / ssim_rgb" in measure("checkpoint=den35.safetensors")
+    (file,) = files(place)
+    assert file.parent.name.startswith("den35-denoise_color_25_sigma_35-")
+
+
+def test_every_task_is_its_own():
+    """No task departs from itself, so that a label without changes is the bare name."""
+    for name in ("sr_x2", "sr_x8", "denoise_gray_blind", "jpeg_color_blind", "derain"):
+        cfg = compose("benchmark", [f"task={name}", "checkpoint=x"])
+        assert changed_keys(OmegaConf.to_container(cfg.task, resolve=True)) == {}
+
+
+def test_words_for_any_task_are_known_before_the_checkpoint_is_read():
+    """configs/task/_of_checkpoint.yaml holds every key of every task."""
+
+    def keys(node, prefix=""):
+        for key, value in node.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+    known = set(keys(OmegaConf.to_container(compose("benchmark", ["checkpoint=x"]).task)))
+    for file in Path("configs/task").glob("[!_]*.yaml") if Path("configs/task").is_dir() else []:
+        task = OmegaConf.to_container(compose("benchmark", [f"task={file.stem}", "checkpoint=x"]).task)
+        assert {key for key in keys(task) if "_target_" not in key} <= known, file

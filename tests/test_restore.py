@@ -1,0 +1,407 @@
+"""scripts/restore.py: inputs stay, outputs are whole or absent, one bad image stops no other, and every kind of image keeps its kind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from omegaconf import OmegaConf
+
+from irformer.checkpoints import load_checkpoint, save_network
+from irformer.commands.restore import restore
+from irformer.commands.restore_jobs import plan
+from irformer.config import build_network, compose
+from irformer.data.images import decode_image, read_image, write_image
+from irformer.errors import UserError
+from irformer.inference import NetworkRestorer
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def save(path: Path, channels: int = 3) -> Path:
+    """An untrained network of scale 2 in a file of weights."""
+    words = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", f"task.channels={channels}", "name=x"]
+    cfg = compose("train", words)
+    torch.manual_seed(0)
+    network = build_network(cfg.model)
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    save_network(path, network, model, "sr_x2", 1, {})
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with weights and a tree of photos."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "w.safetensors")
+    for i, name in enumerate(("a.png", "sub/b.png", "sub/deep/c.jpg")):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / "photos" / name, picture(12, 16, seed=i))
+    return tmp_path
+
+
+@pytest.fixture
+def typed(place, monkeypatch, capsys):
+    """Type words after scripts/restore.py, within this process; gives the exit status, the last line of stdout, and stderr."""
+
+    def type_words(*words: str, checkpoint: str = "w.safetensors") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["restore.py", *words, "--checkpoint", checkpoint, "--device", "cpu"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            restore()
+        captured = capsys.readouterr()
+        return exit_.value.code, (captured.out.splitlines() or [""])[-1], captured.err
+
+    return type_words
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
+    (place / "photos" / "notes.txt").touch()
+    (place / "photos" / ".hidden.png").touch()
+    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 files that are no images", "")
+    assert tree(place / "out") == ["a.png", "sub/b.png", "sub/deep/c.png"]
+    assert read_image(place / "out" / "sub" / "deep" / "c.png").shape == (24, 32, 3)
+    (place / "out" / "a.png").write_bytes(b"mine")
+    (place / "out" / "sub" / "b.png").unlink()
+    status, line, _ = typed("photos", "out")
+    assert (status, line) == (
+        0,
+        "1 images restored x2: out; 2 there already, --overwrite replaces them; 1 files that are no images",
+    )
+    assert (place / "out" / "a.png").read_bytes() == b"mine"
+    assert typed("photos", "out", "--overwrite")[1].startswith("3 images restored")
+    assert read_image(place / "out" / "a.png").shape == (24, 32, 3)
+    for _ in range(3):
+        attempts.handled("restore")
+
+
+def test_several_inputs(typed, place, attempts):
+    (place / "more").mkdir()
+    write_image(place / "more" / "a.png", picture(12, 12))
+    assert typed("photos/a.png", "photos", "more", "out")[0] == 0
+    # The first a.png and the one of the folder are one file: it is restored once.
+    assert tree(place / "out") == ["a.png", "more/a.png", "photos/sub/b.png", "photos/sub/deep/c.png"]
+    attempts.handled("restore")
+
+
+def test_inputs_of_one_stem_are_kept_apart(typed, place, attempts):
+    write_image(place / "photos" / "a.jpg", picture(12, 12))
+    assert typed("photos", "out")[0] == 0
+    assert tree(place / "out") == ["a.jpg.png", "a.png.png", "sub/b.png", "sub/deep/c.png"]
+    attempts.handled("restore")
+
+
+def test_a_link_to_a_folder_is_followed_but_not_in_circles(typed, place, attempts):
+    (place / "photos" / "circle").symlink_to(place / "photos")
+    (place / "elsewhere").mkdir()
+    write_image(place / "elsewhere" / "d.png", picture(12, 12))
+    (place / "photos" / "link").symlink_to(place / "elsewhere")
+    assert typed("photos", "out")[0] == 0
+    assert tree(place / "out") == ["a.png", "link/d.png", "sub/b.png", "sub/deep/c.png"]
+    attempts.handled("restore")
+
+
+def link(kind):
+    def make(place):
+        if kind == "hard":
+            os.link(place / "photos" / "a.png", place / "other.png")
+        else:
+            (place / "other.png").symlink_to(place / "photos" / "a.png")
+
+    return make
+
+
+def folder(*names):
+    def make(place):
+        for name in names:
+            (place / name).mkdir(parents=True)
+
+    return make
+
+
+def copies(place):
+    for name in ("x", "y"):
+        (place / name).mkdir()
+        write_image(place / name / "a.png", picture(12, 12))
+
+
+LOST = "which would be lost; name another OUTPUT"
+REFUSED = {
+    "itself": (None, ["photos/a.png", "photos/a.png"], f"photos/a.png: is itself an input, {LOST}"),
+    "another way of writing it": (
+        None,
+        ["photos/a.png", "photos/../photos/a.png"],
+        f"photos/../photos/a.png: is the same file as the input photos/a.png, {LOST}",
+    ),
+    "its own folder": (None, ["photos/a.png", "photos"], f"photos/a.png: is itself an input, {LOST}"),
+    "a hard link": (link("hard"), ["photos/a.png", "other.png"], f"other.png: is the same file as the input photos/a.png, {LOST}"),
+    "a link": (link("soft"), ["photos/a.png", "other.png"], f"other.png: is the same file as the input photos/a.png, {LOST}"),
+    "a link as input": (link("soft"), ["other.png", "photos/a.png"], f"photos/a.png: is the same file as the input other.png, {LOST}"),
+    "with --overwrite": (None, ["photos/a.png", "photos/a.png", "--overwrite"], f"photos/a.png: is itself an input, {LOST}"),
+    "a folder onto itself": (
+        None,
+        ["photos", "photos"],
+        "photos: lies in the input folder photos, and would be read as input next time",
+    ),
+    "inside": (None, ["photos", "photos/out"], "photos/out: lies in the input folder photos, and would be read as input next time"),
+    "inside by a link": (
+        lambda place: (place / "way").symlink_to(place / "photos" / "sub"),
+        ["photos", "way/out"],
+        "way/out: lies in the input folder photos, and would be read",
+    ),
+    "onto inputs from below": (
+        folder("photos/sub/sub"),
+        ["photos/sub", "photos/sub/b.png", "photos"],
+        f"photos/sub/b.png: is itself an input, {LOST}",
+    ),
+    "two of one name": (copies, ["x/a.png", "y/a.png", "out"], "x/a.png and y/a.png would both become out/a.png.png: restore them into"),
+    "no such file": (None, ["nope.png", "out"], "nope.png: no such file or folder; expected an image or a folder of images"),
+    "unknown input": (lambda place: (place / "n.txt").touch(), ["n.txt", "out"], "n.txt: unknown image format; known: .png, .jpg, "),
+    "unknown output": (None, ["photos/a.png", "out.xyz"], "out.xyz: unknown image format; known: .png, .jpg, "),
+    "empty folder": (folder("empty"), ["empty", "out"], "empty: no images (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp) in this folder"),
+    "folder to file": (lambda place: (place / "f").touch(), ["photos", "f"], "f: is a file, expected a folder, since photos is a folder"),
+    "two to file": (
+        lambda place: (place / "f.png").touch(),
+        ["photos/a.png", "photos/sub/b.png", "f.png"],
+        "f.png: is a file, expected a folder, since there are 2 inputs",
+    ),
+    "two to a new image": (
+        None,
+        ["photos/a.png", "photos", "f.png"],
+        "f.png: is named like an image, expected a folder, since there are 2",
+    ),
+    "below a file": (
+        lambda place: (place / "f").touch(),
+        ["photos", "f/out"],
+        "f/out: cannot be written to (Not a directory); name another",
+    ),
+    "read-only": (None, ["photos", "/proc/out"], "/proc/out: cannot be written to (No such file or directory); name another OUTPUT"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_lose_something_is_refused_before_it_starts(typed, place, attempts, case):
+    make, words, line = REFUSED[case]
+    if make:
+        make(place)
+    before = {name: (place / name).read_bytes() for name in tree(place)}
+    status, said, error = typed(*words)
+    assert (status, said) == (1, "")
+    assert error.startswith(f"error: {line}"), error
+    assert error.count("\n") == 1
+    assert {name: (place / name).read_bytes() for name in tree(place)} == before
+    attempts.refused("restore")
+
+
+def test_outputs_may_lie_around_inputs_where_nothing_collides(place, attempts):
+    jobs = plan([Path("photos/sub")], Path("photos")).jobs
+    assert [str(job.target) for job in jobs] == ["photos/b.png", "photos/deep/c.png"]
+    attempts.handled("restore")
+    with pytest.raises(UserError, match="is itself an input"):
+        plan([Path("photos/a.png")], Path("photos"))
+    attempts.refused("restore")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"", "a.png: "), (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "a.png: "), (None, "a.png: ")],
+    ids=["empty", "damaged", "cut"],
+)
+def test_a_bad_image_is_named_and_the_others_are_restored(typed, place, attempts, content, line):
+    bad = place / "photos" / "a.png"
+    bad.write_bytes(bad.read_bytes()[:-20] if content is None else content)
+    status, said, error = typed("photos", "out")
+    assert (status, said) == (3, "2 images restored x2: out; 1 failed")
+    assert error.startswith(f"failed: photos/{line}")
+    assert error.count("\n") == 1
+    assert tree(place / "out") == ["sub/b.png", "sub/deep/c.png"]
+    attempts.refused("restore")
+
+
+def test_output_that_is_not_finite_is_not_written(typed, place, monkeypatch, attempts):
+    """The network's output overflows on the second image alone."""
+    forward = NetworkRestorer.__call__
+    seen = []
+
+    def second_is_nan(self, lq):
+        seen.append(lq)
+        if len(seen) == 2:
+            self.network.upsample[0].bias.data[:] = torch.nan
+        try:
+            return forward(self, lq)
+        finally:
+            if len(seen) == 2:
+                self.network.upsample[0].bias.data[:] = 0
+
+    monkeypatch.setattr(NetworkRestorer, "__call__", second_is_nan)
+    status, said, error = typed("photos", "out")
+    assert (status, said) == (3, "2 images restored x2: out; 1 failed")
+    assert error.startswith("failed: photos/sub/b.png: the restored image has ")
+    assert tree(place / "out") == ["a.png", "sub/deep/c.png"]
+    attempts.refused("restore")
+
+
+def test_too_little_memory_is_one_image_s_failure(typed, place, monkeypatch, attempts):
+    def fail(self, lq):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB\nmore")
+
+    monkeypatch.setattr(NetworkRestorer, "__call__", fail)
+    status, _, error = typed("photos", "out")
+    assert status == 3
+    assert error.splitlines()[0] == (
+        "failed: photos/a.png: the network fails on 16x12 pixels (CUDA out of memory. Tried to allocate 90 GiB): "
+        "too small for it, or too large for memory"
+    )
+    attempts.refused("restore")
+
+
+def test_a_full_disk_stops_with_one_line_and_leaves_no_half_file(typed, place, monkeypatch, attempts):
+    write = Path.write_bytes
+
+    def full(self, data):
+        if self.name == "b.png":
+            write(self, data[:10])
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    status, said, error = typed("photos", "out")
+    assert (status, said) == (3, "1 images restored x2: out; 1 failed; 1 left")
+    assert error == "failed: out/sub/b.png: cannot be written (No space left on device): make room or name another OUTPUT; stopped\n"
+    assert tree(place / "out") == ["a.png"]
+    attempts.refused("restore")
+
+
+def kinds():
+    rng = np.random.default_rng(0)
+    rgb, gray = picture(12, 16), picture(12, 16, 1)
+    deep = (rgb.astype(np.uint16) * 257 + rng.integers(0, 200, rgb.shape, np.uint16)).clip(0, 65535).astype(np.uint16)
+    alpha = rng.integers(0, 256, (12, 16), np.uint8)
+    return {
+        "rgb": (rgb, None),
+        "gray": (gray, None),
+        "rgb 16": (deep, None),
+        "gray 16": (deep[..., :1], None),
+        "rgba": (rgb, alpha),
+        "opaque": (rgb, np.full((12, 16), 255, np.uint8)),
+        "half transparent": (rgb, np.full((12, 16), 128, np.uint8)),
+        "rgba 16": (deep, deep[..., 0]),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_image_keeps_its_kind(typed, place, attempts, kind, channels):
+    """Against the network itself, applied here in float32."""
+    network = load_checkpoint(save(place / "w.safetensors", channels)).network
+    pixels, alpha = kinds()[kind]
+    write_image(place / "in.png", pixels, alpha)
+    decoded = decode_image(place / "in.png")
+    assert (decoded.pixels.dtype, decoded.pixels.shape) == (pixels.dtype, pixels.shape)
+    status, line, error = typed("in.png", "out.png")
+    assert (status, error) == (0, "")
+    found = decode_image(place / "out.png")
+    most = np.iinfo(pixels.dtype).max
+    turned_gray = channels == 1 and pixels.shape[2] == 3
+    assert ("1 colour images became gray" in line) == turned_gray
+
+    def expected(plane):
+        x = torch.from_numpy(np.repeat(plane, channels if plane.shape[2] == 1 else 1, 2).astype(np.float32) / most)
+        with torch.no_grad():
+            out = network(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0).clamp(0, 1).numpy() * most
+        return out.mean(2, keepdims=True) if plane.shape[2] == 1 else out
+
+    assert found.pixels.dtype == pixels.dtype
+    if not turned_gray:
+        truth = expected(pixels)
+        assert found.pixels.shape == truth.shape
+        assert np.abs(found.pixels.astype(float) - truth).max() <= 1.01
+    else:
+        shape = (24, 32, 1) if alpha is None else (24, 32, 3)  # gray with alpha is written as three equal channels
+        assert found.pixels.shape == shape
+        assert (found.pixels == found.pixels[..., :1]).all()
+    if alpha is None or (alpha == most).all():
+        assert found.alpha is None or (found.alpha == most).all()
+    elif (alpha == alpha[0, 0]).all():
+        assert (found.alpha == alpha[0, 0]).all()
+    else:
+        assert np.abs(found.alpha.astype(float) - expected(alpha[..., None])[..., 0]).max() <= 1.01
+    attempts.handled("restore")
+
+
+def test_a_format_that_cannot_hold_the_image(typed, place, attempts):
+    write_image(place / "in.png", *kinds()["rgba"])
+    status, _, error = typed("in.png", "out.jpg")
+    assert status == 3
+    assert error == "failed: in.png: out.jpg: .jpg files hold no 8-bit image with alpha: write a .png file\n"
+    assert not (place / "out.jpg").exists()
+    attempts.refused("restore")
+
+
+def test_a_name_that_is_no_utf_8(place, attempts):
+    """As a process, whose terminal takes UTF-8 alone."""
+    name = os.fsdecode(b"caf\xe9.png")
+    (place / "odd").mkdir()
+    (place / "photos" / "a.png").rename(place / "odd" / name)
+    (place / "odd" / os.fsdecode(b"bad\xe9.png")).touch()
+    done = process(place, "odd", os.fsdecode(b"out\xe9"))
+    status = done.wait(120)
+    out, error = done.communicate()
+    assert (status, out) == (3, b"1 images restored x2: out\\xe9; 1 failed\n"), error
+    assert error.startswith(b"failed: odd/bad\\xe9.png: ")
+    assert [path.name for path in (place / os.fsdecode(b"out\xe9")).iterdir()] == [name]
+    attempts.handled("restore")
+    attempts.refused("restore")
+
+
+def process(place: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, str(REPOSITORY / "scripts" / "restore.py"), *words, "--checkpoint", "w.safetensors", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"} if len(words) == 2 else dict(os.environ)
+    return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def test_ctrl_c_ends_after_the_image_at_hand(place, attempts):
+    """A real process: what is there is whole, the line says what is left, and the same command does it."""
+    for i in range(60):
+        write_image(place / "photos" / f"{i:02}.png", picture(160, 160, seed=i))
+    running = process(place, "photos", "out")
+    deadline = time.monotonic() + 120
+    while not list((place / "out").glob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=120)
+    assert running.returncode == 130, error
+    assert error == b""
+    done = len(tree(place / "out"))
+    assert 0 < done < 63
+    assert out.decode() == f"interrupted: {done} images restored x2: out; {63 - done} left; the same command goes on with them\n"
+    for name in tree(place / "out"):
+        read_image(place / "out" / name)
+    attempts.handled("restore")
+
+
+@pytest.mark.parametrize("checkpoint", ["nope.safetensors", "photos/a.png"])
+def test_a_bad_checkpoint_leaves_nothing(typed, place, attempts, checkpoint):
+    status, _, error = typed("photos", "out", checkpoint=checkpoint)
+    assert (status, error.count("\n")) == (1, 1)
+    assert not (place / "out").exists()
+    attempts.refused("restore")
+
+
+def test_help_states_the_rules(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["restore.py", "--help"])
+    with pytest.raises(SystemExit):
+        restore()
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("a.png and a.jpg become a.png.png and a.jpg.png", "Alpha is restored by the same network", "3 some failed"):
+        assert words in said
