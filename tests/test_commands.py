@@ -63,7 +63,7 @@ def mistake(tmp_path, monkeypatch, capsys):
         (["data=div2k", "paths.data=nowhere"], "error: DIV2K was not found below nowhere"),
         (["data=div2k", "paths.data=nowhere"], "the variable IRFORMER_DATA"),
         (["test_sets=[Set6]"], "error: unknown test set Set6; known: Set5"),
-        (["trainer.max_steps=0"], "error: trainer.max_steps=0: expected a whole number, 1 or more"),
+        (["trainer.max_steps=0"], "error: trainer.max_steps=0: expected a whole number from 1 to 1,000,000,000"),
         (["norm.ends=foo"], "error: norm.ends=foo: expected same, ln, affine or none"),
         (["model.depths=[2,2]"], "depths has 2 groups and num_heads 1"),
         (["model.embed_dim=9"], "2 heads do not divide 9 channels"),
@@ -152,8 +152,7 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
     done = run("train.py", "-m", "norm=ln,iln", *TINY, "hydra.sweep.dir=sweep", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/results.json"))
-    tail = "debug=fast-model.depths=1-model.embed_dim=8-model.num_heads=2"
-    assert runs == [f"sr_x2-swinir_tiny-iln-s0-{tail}", f"sr_x2-swinir_tiny-ln-s0-{tail}"]
+    assert runs == ["sr_x2-swinir_tiny-iln-s0", "sr_x2-swinir_tiny-ln-s0"]
     table = (tmp_path / "sweep" / "table.md").read_text()
     assert all(name in table and name in done.stdout for name in runs)
 

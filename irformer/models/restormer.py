@@ -180,6 +180,8 @@ class Restormer(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        if scale < 1:
+            raise ValueError(f"scale={scale}: expected 1 or more")
         if len(num_blocks) != 4 or len(heads) != 4:
             raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
         self.scale = scale
