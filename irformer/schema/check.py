@@ -18,14 +18,20 @@ from pydantic_core import SchemaError
 from irformer.errors import UserError
 from irformer.schema.keys import Arguments, Key, Model, Node, members, unwrap
 from irformer.schema.phrases import describe, show
-from irformer.schema.sections import SECTIONS, Benchmark, Train, Trainer
+from irformer.schema.sections import SECTIONS, Benchmark, Text, Train, Trainer
 from irformer.schema.targets import locate
 from irformer.words import nearest
 
 ROOTS: dict[str, type] = {"train": Train, "benchmark": Benchmark}
 
 # Keys of Hydra's own in a node.
-_HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+_HYDRA_KEYS: dict[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_args_": list,
+    "_recursive_": bool,
+    "_convert_": typing.Literal["none", "partial", "object", "all"],
+}
 # Arguments of lightning.Trainer that a run sets itself, whatever the configuration says.
 _SET_BY_RUN = (
     "callbacks",
@@ -111,16 +117,16 @@ def _check_section(section: type, prefix: str, values: Any) -> list[Fault]:
         if key in hints:
             faults += _check(f"{prefix}{key}", value, hints[key])
         elif section is Trainer:
-            faults += _check_trainer(prefix, key)
+            faults += _check_trainer(prefix, key, value)
         else:
             faults.append(Fault(f"{prefix}{key}", f"unknown key {prefix}{key}{nearest(str(key), list(hints))}"))
     return faults
 
 
-def _check_trainer(prefix: str, key: str) -> list[Fault]:
+def _check_trainer(prefix: str, key: str, value: Any) -> list[Fault]:
     """An argument of lightning.Trainer beyond those that are described."""
     if key in _HYDRA_KEYS:
-        return []
+        return _check(f"{prefix}{key}", value, _HYDRA_KEYS[key])
     from lightning import Trainer as LightningTrainer
 
     known = list(inspect.signature(LightningTrainer.__init__).parameters)[1:]
@@ -156,8 +162,11 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
             if not isinstance(value, dict):
                 return wrong
             return [fault for name, part in value.items() for fault in _check(f"{key}.{name}", part, get_args(only)[1])]
+    if _plain_type(annotation) is None:  # an object, which a node builds
+        of_a_class = len(kinds) == 1 and inspect.isclass(kinds[0]) and kinds[0] not in (object, Any)
+        return wrong if of_a_class and not isinstance(value, dict) else _nested_nodes(key, value)
     fault = _leaf_fault(value, annotation)
-    if fault is None or (isinstance(value, dict) and "_target_" in value and _plain_type(annotation) is None):
+    if fault is None:
         return _nested_nodes(key, value)
     return [Fault(key, f"{key}={show(value)}: {fault}")] if fault else wrong
 
@@ -183,9 +192,11 @@ def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[st
     faults = []
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if name in _HYDRA_KEYS or name in further:
-            continue
-        if name in known:
+        if name in further:
+            faults += _check(key, value, Text)
+        elif name in _HYDRA_KEYS:
+            faults += _check(key, value, _HYDRA_KEYS[name])
+        elif name in known:
             faults += _check(key, value, known[name].annotation)
         elif anything:
             faults += _nested_nodes(key, value)
@@ -226,6 +237,8 @@ def _nested_nodes(key: str, value: Any) -> list[Fault]:
     if isinstance(value, dict):
         if isinstance(value.get("_target_"), str):
             return _check_node(f"{key}.", value)
+        if set(value) & set(_HYDRA_KEYS):
+            return [Fault(f"{key}._target_", f"{key}._target_ is missing or no text: expected the name of a class, as irformer.norms.ILN")]
         return [fault for name, part in value.items() for fault in _nested_nodes(f"{key}.{name}", part)]
     if isinstance(value, list):
         return [fault for i, part in enumerate(value) for fault in _nested_nodes(f"{key}.{i}", part)]
@@ -234,6 +247,9 @@ def _nested_nodes(key: str, value: Any) -> list[Fault]:
 
 def _leaf_fault(value: Any, annotation: Any) -> str | None:
     """None if a value fits a type; otherwise what is wrong with it, or an empty text where the type says it all."""
+    kind = unwrap(annotation)[0]
+    if get_origin(kind) is typing.Literal:  # of these, pydantic takes true for 1
+        return None if any(type(value) is type(known) and value == known for known in get_args(kind)) else ""
     adapter = _adapter(annotation)
     if adapter is None:
         return None

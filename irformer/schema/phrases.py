@@ -19,7 +19,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
 }
 
 
-_OBJECT = "an object"  # what a configuration cannot hold, but a node can build
+_OBJECT = "a class by _target_ with its arguments"  # what a configuration cannot hold, but a node builds
 
 
 def describe(annotation: Any) -> str:
@@ -42,7 +42,7 @@ def describe(annotation: Any) -> str:
         start = "a list of" + (f" {least}" if least == most else f" {least} to {most}" if most else f" {least} or more" if least else "")
         return f"{start} {_plural(inner[0])}" if inner else "a list"
     if isinstance(kind, type) and issubclass(kind, Node):
-        return "a class by _target_ with its arguments"
+        return _OBJECT
     if get_origin(kind) in (dict, Mapping):
         return f"names with {_plural(get_args(kind)[1])}"
     singular = _WORDS.get(kind, (_OBJECT, ""))[0]

@@ -12,7 +12,14 @@ from irformer.schema.names import EXPECTED, is_folder_name
 # Of keys that say where a run computes or what it shows.
 Free = partial(Key, result=False, resume="free")
 
-Text = Annotated[str, MinLen(1)]
+
+def _without_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("text without null characters")
+    return text
+
+
+Text = Annotated[str, MinLen(1), AfterValidator(_without_null)]
 Names = Annotated[list[Text], MinLen(1)]
 Share = Annotated[float, Gt(0)]
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]  # of patches
