@@ -256,22 +256,24 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     return Transfer(f"{file.path}, {_described(file)}", kept, fresh)
 
 
-def export_official(network: nn.Module, path: Path) -> None:
+def export_official(network: nn.Module, path: Path, training_patch_size: int | None = None) -> None:
     """Write a network in the layout of the official code, for the tools that read it.
 
-    The file is read back in thought: where a reader would take something else than the network has, since the layout cannot say it
-    (the range of the pixels, the eps of i-LN, ...), nothing is written.
+    Before anything is written, the weights are read back: if a reader would rebuild another network, because the layout does not say all
+    (the range of the pixels, the eps of i-LN, ...), the export is refused.
 
     Args:
         network: a SwinIR, HAT, DRCT or Restormer with a norm of its official code, or a HAT with official i-LN.
-        path: .pth writes the weights under params_ema by torch.save, .safetensors writes them bare.
+        path: .pth holds the weights under params_ema, which BasicSR's networks and SwinIR for real images read, and the same tensors
+            under params, which the test scripts of SwinIR, KAIR and Restormer read. .safetensors holds them without a key.
+        training_patch_size: size of the attention masks, in pixels; None is the size of the official test scripts (see
+            `irformer.formats.official_weights`).
 
     Raises:
-        UserError: the official code has no such network, norm or choice; it is named.
+        UserError: the official code has no such network, norm, choice or mask; it is named.
     """
-    if path.suffix not in (".pth", ".safetensors"):
-        raise UserError(f"{path}: official files end in .pth (under params_ema) or .safetensors (bare)")
-    weights = official_weights(network)
+    _require_official_suffix(path)
+    weights = official_weights(network, training_patch_size)
     model = recognise(weights)
     assert model is not None, "what is written in the official layout is recognised"
     reread = build({key: value for key, value in model.items() if key != "name"}, Trust(), "network").eval()
@@ -280,20 +282,40 @@ def export_official(network: nn.Module, path: Path) -> None:
     if difference:
         raise UserError(f"the official layout cannot say all that this network is: {difference}; export with --format safetensors")
     if path.suffix == ".pth":
-        write_atomically(path, lambda aside: torch.save({"params_ema": weights}, aside))
+        write_atomically(path, lambda aside: torch.save({"params": weights, "params_ema": weights}, aside))
     else:
         write_atomically(path, lambda aside: safetensors.torch.save_file(weights, aside))
 
 
-def export_checkpoint(checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"]) -> None:
+def _require_official_suffix(path: Path) -> None:
+    if path.suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{path}: official files end in .pth (under params and params_ema) or .safetensors (without a key)")
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"], training_patch_size: int | None = None
+) -> None:
     """Write a checkpoint into one file: ours, with the configuration inside, or in the official layout.
+
+    Args:
+        checkpoint: the network, and what its file says of it.
+        path: the file to write.
+        format: `safetensors` or `official`.
+        training_patch_size: see `export_official`.
 
     Raises:
         UserError: the format cannot hold this network, or the file's name does not fit it.
     """
     if format == "official":
-        export_official(checkpoint.network, path)
+        _require_official_suffix(path)
+        with _naming(f"{checkpoint.path}: "):
+            if isinstance(checkpoint.network, CommunityNetwork):
+                name = checkpoint.model["name"]
+                raise UserError(f"holds {name}, which has no official layout here; SwinIR, HAT, DRCT and Restormer have")
+            export_official(checkpoint.network, path, training_patch_size)
         return
+    if training_patch_size is not None:
+        raise UserError(f"training_patch_size={training_patch_size}: only official files hold masks; leave it out or add --format official")
     if isinstance(checkpoint.network, CommunityNetwork):
         raise UserError(f"{checkpoint.path}: holds {checkpoint.model['name']}, which spandrel built and whose configuration is not known")
     if path.suffix != ".safetensors":
