@@ -18,7 +18,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from irformer.building import build, build_on_meta, require_network
-from irformer.community import CommunityNetwork, load_community
+from irformer.community import CommunityNetwork, community_weights, load_community, recorded_architecture
 from irformer.config import override_model
 from irformer.errors import UserError
 from irformer.files import write_atomically
@@ -40,7 +40,8 @@ class Checkpoint:
     Args:
         path: the file.
         network: the network, rebuilt and filled.
-        model: the `model` part of its configuration, norm included; of networks that spandrel built `name` alone.
+        model: the `model` part of its configuration, norm included; of networks that spandrel built `name` and `spandrel`, the
+            architecture.
         task: name of the task that it was trained for, or None where the file does not say it.
         step: optimizer steps that it was trained for, or None.
         task_config: the `task` part of the configuration that it was trained with, plain values; None where the file does not say it.
@@ -233,7 +234,9 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
             require_finite(weights)
             if file.record is not None:
                 trust = trust or Trust()
-                _require_buildable(_model_of(file, trust) or {}, weights, trust, file.path)
+                model = _model_of(file, trust)
+                if model is not None:
+                    _require_buildable(model, weights, trust, file.path)
     own = network.state_dict()
     fitting = {name for name, value in own.items() if name in weights and weights[name].shape == value.shape}
     enlarging = {name for name in [*own, *weights] if name.partition(".")[0] in ENLARGING}
@@ -256,22 +259,24 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     return Transfer(f"{file.path}, {_described(file)}", kept, fresh)
 
 
-def export_official(network: nn.Module, path: Path) -> None:
+def export_official(network: nn.Module, path: Path, training_patch_size: int | None = None) -> None:
     """Write a network in the layout of the official code, for the tools that read it.
 
-    The file is read back in thought: where a reader would take something else than the network has, since the layout cannot say it
-    (the range of the pixels, the eps of i-LN, ...), nothing is written.
+    Before anything is written, the weights are read back: if a reader would rebuild another network, because the layout does not say all
+    (the range of the pixels, the eps of i-LN, ...), the export is refused.
 
     Args:
         network: a SwinIR, HAT, DRCT or Restormer with a norm of its official code, or a HAT with official i-LN.
-        path: .pth writes the weights under params_ema by torch.save, .safetensors writes them bare.
+        path: .pth holds the weights under params_ema, which BasicSR's networks and SwinIR for real images read, and the same tensors
+            under params, which the test scripts of SwinIR, KAIR and Restormer read. .safetensors holds them without a key.
+        training_patch_size: size of the attention masks, in pixels; None is the size of the official test scripts (see
+            `irformer.formats.official_weights`).
 
     Raises:
-        UserError: the official code has no such network, norm or choice; it is named.
+        UserError: the official code has no such network, norm, choice or mask; it is named.
     """
-    if path.suffix not in (".pth", ".safetensors"):
-        raise UserError(f"{path}: official files end in .pth (under params_ema) or .safetensors (bare)")
-    weights = official_weights(network)
+    _require_official_suffix(path)
+    weights = official_weights(network, training_patch_size)
     model = recognise(weights)
     assert model is not None, "what is written in the official layout is recognised"
     reread = build({key: value for key, value in model.items() if key != "name"}, Trust(), "network").eval()
@@ -280,24 +285,47 @@ def export_official(network: nn.Module, path: Path) -> None:
     if difference:
         raise UserError(f"the official layout cannot say all that this network is: {difference}; export with --format safetensors")
     if path.suffix == ".pth":
-        write_atomically(path, lambda aside: torch.save({"params_ema": weights}, aside))
+        write_atomically(path, lambda aside: torch.save({"params": weights, "params_ema": weights}, aside))
     else:
         write_atomically(path, lambda aside: safetensors.torch.save_file(weights, aside))
 
 
-def export_checkpoint(checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"]) -> None:
+def _require_official_suffix(path: Path) -> None:
+    if path.suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{path}: official files end in .pth (under params and params_ema) or .safetensors (without a key)")
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"], training_patch_size: int | None = None
+) -> None:
     """Write a checkpoint into one file: ours, with the configuration inside, or in the official layout.
+
+    Args:
+        checkpoint: the network, and what its file says of it.
+        path: the file to write.
+        format: `safetensors` or `official`.
+        training_patch_size: see `export_official`.
 
     Raises:
         UserError: the format cannot hold this network, or the file's name does not fit it.
     """
     if format == "official":
-        export_official(checkpoint.network, path)
+        _require_official_suffix(path)
+        with _naming(f"{checkpoint.path}: "):
+            if isinstance(checkpoint.network, CommunityNetwork):
+                name = checkpoint.model["name"]
+                raise UserError(f"holds {name}, which has no official layout here; SwinIR, HAT, DRCT and Restormer have")
+            export_official(checkpoint.network, path, training_patch_size)
         return
-    if isinstance(checkpoint.network, CommunityNetwork):
-        raise UserError(f"{checkpoint.path}: holds {checkpoint.model['name']}, which spandrel built and whose configuration is not known")
+    if training_patch_size is not None:
+        raise UserError(f"training_patch_size={training_patch_size}: only official files hold masks; leave it out or add --format official")
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a file of the format safetensors ends in .safetensors")
+    if isinstance(checkpoint.network, CommunityNetwork):
+        with _naming(f"{checkpoint.path}: "):
+            weights = community_weights(checkpoint.network)
+        save_weights(path, weights, network_record(checkpoint.model, checkpoint.task, checkpoint.step, {}, checkpoint.task_config))
+        return
     save_network(path, checkpoint.network, checkpoint.model, checkpoint.task, checkpoint.step, {}, checkpoint.task_config)
 
 
@@ -315,9 +343,12 @@ def _file_of(path: Path) -> Path:
 
 
 def _model_of(file: WeightFile, trust: Trust) -> dict[str, Any] | None:
+    """The configuration of the network in a file; None where the network is none of irformer."""
     if file.record is None:
         return recognise(file.weights)
     model = file.record["model"]
+    if recorded_architecture(model) is not None:
+        return None
     trust.require(model, "network")
     lacking = [key for key in ("_target_", "name", "norm") if key not in model]
     if lacking:
@@ -338,6 +369,8 @@ def _described(file: WeightFile) -> str:
     record = file.record
     if record is not None:
         name, norm = record["model"].get("name"), record["model"].get("norm")
+        if recorded_architecture(record["model"]) is not None:
+            return f"the weights of {shortened(name)}, which spandrel builds"
         norm_name = norm.get("name") if isinstance(norm, dict) else None
         return f"the weights of {shortened(name)}, norm {shortened(norm_name)}, {record['task'] or 'task not said'}"
     try:
@@ -348,7 +381,8 @@ def _described(file: WeightFile) -> str:
 
 
 def _load_community(file: WeightFile, overrides: Mapping[str, Any]) -> Checkpoint:
-    found = load_community(file.weights)
+    record = file.record or {"model": {}, "task": None, "step": None, "task_config": None}
+    found = load_community(file.weights, recorded_architecture(record["model"]))
     if found is None:
         raise UserError(f"neither SwinIR, HAT, DRCT or Restormer nor a network that spandrel knows; it holds {first_few(file.weights)}")
     network, name = found
@@ -357,7 +391,8 @@ def _load_community(file: WeightFile, overrides: Mapping[str, Any]) -> Checkpoin
     parameters = sum(p.numel() for p in network.parameters())
     sizes = f"scale {network.scale}, channels {network.in_channels}, {parameters:,} parameters"
     _log.info("%s: weights of %s, built by spandrel, %s", file.path, name, sizes)
-    return Checkpoint(file.path, network, {"name": name}, None, None)
+    model = {"name": name, "spandrel": network.architecture}
+    return Checkpoint(file.path, network, model, record["task"], record["step"], record["task_config"])
 
 
 @contextmanager

@@ -240,14 +240,28 @@ _OFFICIAL: dict[type[nn.Module], tuple[tuple[type[nn.Module], ...], dict[str, tu
 }
 
 
-def official_weights(network: nn.Module) -> dict[str, Tensor]:
+# The patch sizes (`img_size`) for which the official test scripts build SwinIR, and BasicSR's configurations DRCT. A network without an
+# upsampler removes noise or JPEG artifacts: 128, and 126 with the window of 7 pixels of the JPEG networks.
+_PATCH, _PATCH_OF_RESTORATION, _LARGEST_PATCH = 64, 128, 1024
+
+
+def official_weights(network: nn.Module, training_patch_size: int | None = None) -> dict[str, Tensor]:
     """The weights of a network in the official layout: official names, and the derived buffers that official codes load strictly.
 
-    Position indices and masks of shifted windows are made as the official code makes them. Masks are of a training patch of 64 pixels
-    (126 for window 7), the size that the official test scripts build their networks for.
+    The official SwinIR and DRCT save the attention mask of every shifted block, for square images of the size of a training patch. It is
+    written for the size for which the official test script of the task builds its network: 64 pixels for super-resolution, 128 for
+    denoising and 126 for JPEG artifacts (window 7).
+
+    Args:
+        network: a SwinIR, HAT, DRCT or Restormer.
+        training_patch_size: another size of the masks, in pixels: 48 for the half of the classical SwinIR networks that was trained on
+            patches of 48. A multiple of the window, from two windows to 1024.
+
+    Returns:
+        Tensors by name.
 
     Raises:
-        UserError: the official code has no such network or not its norm.
+        UserError: the official code has no such network or not its norm, or no masks of this size.
     """
     known = next((kind for kind in _OFFICIAL if type(network) is kind), None)
     if known is None:
@@ -260,16 +274,18 @@ def official_weights(network: nn.Module) -> dict[str, Tensor]:
     for choice, allowed in choices.items():
         if getattr(network, choice) not in allowed:
             raise UserError(f"the official {known.__name__} has no {choice} {getattr(network, choice)!r}, only {', '.join(allowed)}")
+    if training_patch_size is not None and known not in (SwinIR, DRCT):
+        raise UserError(f"training_patch_size={training_patch_size}: official weights of {known.__name__} hold no masks; leave it out")
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if isinstance(network, Restormer):
         return to_official(weights)
     if isinstance(norm, ILN):
         weights = {re.sub(r"(\bnorm[12]?)\.weight$", r"\1.gamma", name): value for name, value in weights.items()}
         weights = {re.sub(r"(\bnorm[12]?)\.bias$", r"\1.beta", name): value for name, value in weights.items()}
-    return weights | _derived_buffers(network)
+    return weights | _derived_buffers(network, training_patch_size)
 
 
-def _derived_buffers(network: nn.Module) -> dict[str, Tensor]:
+def _derived_buffers(network: nn.Module, training_patch_size: int | None) -> dict[str, Tensor]:
     """Position indices and shift masks, named and made as the official codes of SwinIR, HAT and DRCT do."""
     assert isinstance(network, WindowTransformer)
     window = network.window_size
@@ -281,15 +297,30 @@ def _derived_buffers(network: nn.Module) -> dict[str, Tensor]:
         lowest = (span + 1) * (2 - larger)
         overlapping = (overlapping_positions(window, larger) - lowest) % span**2 + lowest
         return {"relative_position_index_SA": index, "relative_position_index_OCA": overlapping}
-    side = 126 if window == 7 else max(64 // window, 2) * window
-    mask = _official_mask(side // window, window)
+    mask = _official_mask(_patch_size(network, training_patch_size) // window, window)
     buffers = {}
     for name, block in network.named_modules():
         if isinstance(block, SwinBlock):
-            buffers[f"{name}.attn.relative_position_index"] = index.clone()  # safetensors takes no tensor twice
+            buffers[f"{name}.attn.relative_position_index"] = (
+                index.clone()
+            )  # a file that shares memory among weights is refused when it is read
             if block.shift > 0:
                 buffers[f"{name}.attn_mask"] = mask.clone()
     return buffers
+
+
+def _patch_size(network: WindowTransformer, chosen: int | None) -> int:
+    """The size that masks are of: as chosen, or the official one.
+
+    An official network that is built for no more than one window shifts nothing: it is another network, so two windows are the least.
+    """
+    window = network.window_size
+    if chosen is None:
+        official = _PATCH if network.upsampler else _PATCH_OF_RESTORATION
+        return max(official // window, 2) * window
+    if chosen % window or not 2 * window <= chosen <= _LARGEST_PATCH:
+        raise UserError(f"training_patch_size={chosen}: expected a multiple of the window, {window}, from {2 * window} to {_LARGEST_PATCH}")
+    return chosen
 
 
 def _official_mask(windows: int, window: int) -> Tensor:

@@ -16,7 +16,10 @@ OFFICIAL = {
     "swinir_classical_x3": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 3, "upsampler": "pixelshuffle", "mlp_ratio": 2.0}),
     "swinir_light_x4": (OfficialSwinIR, {**TINY, "depths": [1, 2], "upscale": 4, "upsampler": "pixelshuffledirect", "qkv_bias": False}),
     "swinir_large_x4": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv"}),
-    "swinir_noise_gray": (OfficialSwinIR, {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "in_chans": 1, "mlp_ratio": 2.0}),
+    "swinir_noise_gray": (
+        OfficialSwinIR,
+        {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "in_chans": 1, "img_size": 128, "mlp_ratio": 2.0},
+    ),
     "swinir_jpeg": (
         OfficialSwinIR,
         {**TINY, "depths": [2, 2], "upscale": 1, "upsampler": "", "window_size": 7, "img_size": 126, "img_range": 255.0, "mlp_ratio": 2.0},
@@ -44,10 +47,46 @@ OFFICIAL = {
     ),
 }
 
+# The networks that the official test script of SwinIR builds, by its --task: the key that it reads from the file, what it takes from the
+# command line, and what it gives to the constructor. Depths and widths are smaller here; the test script's other values are kept.
+_SMALL = {"depths": [2, 2], "embed_dim": 12, "num_heads": [2, 2], "mlp_ratio": 2}
+_SR, _IMAGE = {"img_range": 1.0, "window_size": 8}, {"upscale": 1, "upsampler": "", "resi_connection": "1conv"}
+_JPEG = {**_IMAGE, "img_size": 126, "window_size": 7, "img_range": 255.0}
+_CLASSICAL = {**_SR, "upsampler": "pixelshuffle", "resi_connection": "1conv"}
+_REAL = {**_SR, "upscale": 4, "img_size": 64, "upsampler": "nearest+conv"}
+SWINIR_SCRIPT: dict[str, tuple[str, dict]] = {
+    **{
+        f"classical_sr x{scale} s{size}": ("params", {**_CLASSICAL, "upscale": scale, "img_size": size})
+        for scale in (2, 3, 4, 8)
+        for size in (48, 64)
+    },
+    **{
+        f"lightweight_sr x{scale}": (
+            "params",
+            {**_SR, "upscale": scale, "img_size": 64, "upsampler": "pixelshuffledirect", "resi_connection": "1conv"},
+        )
+        for scale in (2, 3, 4)
+    },
+    "real_sr": ("params_ema", {**_REAL, "resi_connection": "1conv"}),
+    "real_sr large": ("params_ema", {**_REAL, "resi_connection": "3conv", "depths": [2, 2, 2], "num_heads": [2, 2, 2]}),
+    "gray_dn": ("params", {**_SR, **_IMAGE, "in_chans": 1, "img_size": 128}),
+    "color_dn": ("params", {**_SR, **_IMAGE, "in_chans": 3, "img_size": 128}),
+    "jpeg_car": ("params", {**_JPEG, "in_chans": 1}),
+    "color_jpeg_car": ("params", {**_JPEG, "in_chans": 3}),
+}
+
+
+def swinir_of_script(task: str) -> nn.Module:
+    """The network that SwinIR's test script builds for a task, with random weights."""
+    return _random(OfficialSwinIR, {**_SMALL, **SWINIR_SCRIPT[task][1]})
+
 
 def official(name: str) -> nn.Module:
     """An official network with weights that are all random, so that nothing is compared at its trivial start."""
-    kind, arguments = OFFICIAL[name]
+    return _random(*OFFICIAL[name])
+
+
+def _random(kind: type[nn.Module], arguments: dict) -> nn.Module:
     torch.manual_seed(0)
     network = kind(**arguments).eval()
     for parameter in network.parameters():

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import spandrel
 import torch
-from official import assert_same_output, official, small
+from official import SWINIR_SCRIPT, assert_same_output, official, small, swinir_of_script
 from safetensors.torch import load_file
 
-from irformer.checkpoints import export_official, load_checkpoint, transfer_weights
+from irformer.checkpoints import export_checkpoint, export_official, load_checkpoint, save_network, transfer_weights
+from irformer.config import build_network, model_config
 from irformer.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -41,7 +42,56 @@ def test_spandrel_loads_an_official_export_and_gives_our_output(tmp_path, name, 
     assert_same_output(load_checkpoint(file).network, network)
 
 
-@pytest.mark.parametrize("name", ["swinir_classical_x2", "swinir_jpeg", "hat_x4", "hat_x2", "drct_x2"])
+@pytest.mark.parametrize("task", SWINIR_SCRIPT)
+def test_the_official_test_script_of_swinir_loads_an_export_strictly(tmp_path, task):
+    """Its own networks go through irformer and back: under the key that it reads, to the last mask. KAIR's script reads the same files."""
+    key, arguments = SWINIR_SCRIPT[task]
+    expected = swinir_of_script(task)
+    torch.save({key: expected.state_dict()}, tmp_path / "in.pth")
+    size = arguments["img_size"] if task.startswith("classical_sr") else None
+    export_official(load_checkpoint(tmp_path / "in.pth").network, tmp_path / "out.pth", training_patch_size=None if size == 64 else size)
+    found = torch.load(tmp_path / "out.pth", weights_only=True)
+    reader = swinir_of_script(task)
+    for parameter in reader.parameters():
+        parameter.data.zero_()
+    # As the script does: without its key it takes the whole file, in which no weight has its own name.
+    reader.load_state_dict(found.get(key, found), strict=True)
+    state = reader.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["hat", "drct", "restormer"])
+def test_an_export_lies_under_both_keys_and_once_in_the_file(tmp_path, name):
+    """Restormer's test scripts read params, BasicSR's networks params_ema."""
+    network = small(name)
+    export_official(network, tmp_path / "out.pth")
+    found = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert found["params"].keys() == found["params_ema"].keys()
+    assert all(found["params"][key].data_ptr() == value.data_ptr() for key, value in found["params_ema"].items())
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in found["params"].values()}
+    assert (tmp_path / "out.pth").stat().st_size < sum(storages.values()) + 1000 * len(found["params"])
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "size", "message"),
+    [
+        ("swinir", {}, 50, r"training_patch_size=50: expected a multiple of the window, 8, from 16 to 1024"),
+        ("swinir", {}, 8, r"training_patch_size=8: expected a multiple of the window, 8, from 16 to 1024"),
+        ("swinir", {"window_size": 7}, 64, r"training_patch_size=64: expected a multiple of the window, 7, from 14 to 1024"),
+        ("swinir", {}, 10**9, r"training_patch_size=1000000000: expected a multiple"),
+        ("swinir", {}, -16, r"training_patch_size=-16: expected a multiple"),
+        ("hat", {}, 48, r"training_patch_size=48: official weights of HAT hold no masks; leave it out"),
+        ("restormer", {}, 48, r"training_patch_size=48: official weights of Restormer hold no masks; leave it out"),
+    ],
+)
+def test_masks_of_an_impossible_size_are_refused(tmp_path, name, overrides, size, message, attempts):
+    with pytest.raises(UserError, match=message):
+        export_official(small(name, **overrides), tmp_path / "out.pth", training_patch_size=size)
+    assert not list(tmp_path.iterdir())
+    attempts.refused("exports")
+
+
+@pytest.mark.parametrize("name", ["swinir_classical_x2", "swinir_noise_gray", "swinir_jpeg", "hat_x4", "hat_x2", "drct_x2"])
 def test_an_export_is_the_official_state_to_the_last_buffer(tmp_path, name):
     state = official(name).state_dict()
     torch.save(state, tmp_path / "in.pth")
@@ -82,7 +132,7 @@ def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, o
 
 
 def test_an_export_needs_a_known_suffix(tmp_path):
-    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params_ema\) or \.safetensors"):
+    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params and params_ema\) or \.safetensors"):
         export_official(small("swinir"), tmp_path / "out.onnx")
 
 
@@ -155,5 +205,25 @@ def test_the_export_script(tmp_path):
     back = run("ours.safetensors", "back.pth", "--format", "official")
     assert back.returncode == 0, back.stderr
     assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
-    wrong = run("ours.safetensors", "ours.onnx")
-    assert (wrong.returncode, wrong.stderr) == (1, "error: ours.onnx: a file of the format safetensors ends in .safetensors\n")
+    wrong = run("ours.safetensors", "again.pth", "--format", "official", "--training-patch-size", "48")
+    message = "error: ours.safetensors: training_patch_size=48: official weights of HAT hold no masks; leave it out\n"
+    assert (wrong.returncode, wrong.stderr) == (1, message)
+
+
+@pytest.mark.parametrize(
+    ("out", "format", "size", "message"),
+    [
+        ("out.onnx", "safetensors", None, r"^\S*out\.onnx: a file of the format safetensors ends in \.safetensors$"),
+        ("out.onnx", "official", None, r"^\S*out\.onnx: official files end in \.pth \("),
+        ("out.safetensors", "safetensors", 48, r"^training_patch_size=48: only official files hold masks; .* add --format official$"),
+        ("out.pth", "official", None, r"^\S*in\.safetensors: the official SwinIR has no RMSNorm, only LayerNorm; export with"),
+    ],
+)
+def test_an_impossible_export_of_a_checkpoint_is_refused(tmp_path, out, format, size, message, attempts):
+    model = model_config("swinir_tiny", "rms", 2, 3)
+    save_network(tmp_path / "in.safetensors", build_network(model), model, "sr_x2", 3, {})
+    with pytest.raises(UserError, match=message) as refusal:
+        export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / out, format, size)
+    assert "\n" not in str(refusal.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["in.safetensors"]
+    attempts.refused("exports")

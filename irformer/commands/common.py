@@ -148,13 +148,14 @@ def explain(error: Exception, config: str) -> str:
 
 
 def device(name: str) -> torch.device:
-    """A device by its name; `auto` takes a GPU where there is one.
+    """A device by its name; `auto` takes CUDA, then MPS (Apple's GPUs), then the CPU.
 
     Raises:
         UserError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

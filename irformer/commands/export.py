@@ -19,9 +19,16 @@ def export() -> None:
         default="safetensors",
         help="safetensors: ours, with the configuration inside; official: as the official code, .pth or .safetensors by the name of OUT",
     )
+    parser.add_argument(
+        "--training-patch-size",
+        type=int,
+        metavar="PIXELS",
+        help="official SwinIR and DRCT: size of the attention masks in the file, as SwinIR's test script takes it: 48 or 64 for classical "
+        "super-resolution; without it 64, for denoising 128, for JPEG artifacts 126",
+    )
     add_trust_option(parser)
     arguments = parser.parse_args()
     with telling_mistakes():
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
-        export_checkpoint(checkpoint, arguments.out, arguments.format)
+        export_checkpoint(checkpoint, arguments.out, arguments.format, arguments.training_patch_size)
     print(f"wrote {arguments.out}")

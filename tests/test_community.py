@@ -1,0 +1,254 @@
+"""Networks that spandrel builds: every architecture that it knows, their padding, and files of ours that hold them."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import spandrel
+import torch
+from conftest import picture
+from torch import nn
+
+from irformer.benchmark import evaluate
+from irformer.checkpoints import export_checkpoint, load_checkpoint, transfer_weights
+from irformer.commands.common import device
+from irformer.community import CommunityNetwork, load_community
+from irformer.config import compose, instantiate
+from irformer.data.test_sets import find_test_set
+from irformer.errors import UserError
+from irformer.inference import NetworkRestorer, to_image, to_tensor
+
+REPOSITORY = Path(__file__).parent.parent
+
+_TRANSFORMER = {"embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 8, "mlp_ratio": 2, "upscale": 2}
+# The architectures of spandrel, by id: the network's class, and arguments that make it small.
+ARCHITECTURES: dict[str, tuple[str, dict]] = {
+    "ATD": ("ATD", {**_TRANSFORMER, "category_size": 16, "num_tokens": 8, "reducted_dim": 4, "upsampler": "pixelshuffledirect"}),
+    "CRAFT": ("CRAFT", {"embed_dim": 32, "depths": [1], "num_heads": [2], "upscale": 2}),
+    "Compact": ("Compact", {"num_feat": 4, "num_conv": 2, "upscale": 2}),
+    "DAT": ("DAT", {"embed_dim": 32, "depth": [2], "num_heads": [2], "expansion_factor": 2, "split_size": [8, 8]}),
+    "DCTLSA": ("DCTLSA", {"nf": 10, "upscale": 2}),
+    "DITN": ("DITN", {"dim": 8, "ITL_blocks": 1, "SAL_blocks": 1, "upscale": 2}),
+    "DRCT": ("DRCT", {**_TRANSFORMER, "embed_dim": 12, "depths": [6], "window_size": 16, "upsampler": "pixelshuffle", "gc": 4}),
+    "DRUNet": ("DRUNet", {"in_nc": 4, "out_nc": 3, "nc": [8, 8, 8, 8], "nb": 2}),
+    "DnCNN": ("DnCNN", {"in_nc": 3, "out_nc": 3, "nc": 8, "act_mode": "R"}),
+    "ESRGAN": ("ESRGAN", {"num_filters": 8, "num_blocks": 1, "scale": 2}),
+    "FBCNN": ("FBCNN", {"nc": [4, 4, 4, 512], "nb": 2}),
+    "FDAT": ("FDAT", {"scale": 2, "embed_dim": 16, "num_groups": 1, "depth_per_group": 1, "num_heads": 2, "mid_dim": 16}),
+    "FFTformer": ("FFTformer", {"dim": 8, "num_blocks": [1, 1, 1], "num_refinement_blocks": 1}),
+    "GRL": (
+        "GRL",
+        {"embed_dim": 8, "depths": [2], "num_heads_window": [2], "num_heads_stripe": [2], "upscale": 2, "upsampler": "pixelshuffle"},
+    ),
+    "HAT": ("HAT", {**_TRANSFORMER, "depths": [1], "window_size": 16, "compress_ratio": 4, "squeeze_factor": 4}),
+    "HVICIDNet": ("HVICIDNet", {"channels": [8, 8, 16, 32]}),
+    "IPT": ("IPT", {"n_feats": 4, "num_heads": 1, "num_layers": 1}),
+    "KBNet": ("KBNet_s", {"width": 8, "middle_blk_num": 1, "enc_blk_nums": [1, 1, 1, 1], "dec_blk_nums": [1, 1, 1, 1]}),
+    "MMRealSR": (
+        "MMRealSR",
+        {
+            "num_in_ch": 3,
+            "num_out_ch": 3,
+            "num_feat": 8,
+            "num_block": 1,
+            "num_grow_ch": 4,
+            "num_feats": [8, 8, 8, 8],
+            "num_blocks": [1, 1, 1, 1],
+        },
+    ),
+    "MixDehazeNet": ("MixDehazeNet", {"embed_dims": [8, 16, 32, 16, 8]}),
+    "MoESR": ("MoESR", {"scale": 2, "dim": 16, "n_blocks": 1, "n_block": 1}),
+    "MoSR": ("MoSR", {"upscale": 2, "n_block": 1, "dim": 16}),
+    "NAFNet": ("NAFNet", {"width": 8, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1]}),
+    "OmniSR": ("OmniSR", {"num_feat": 16, "up_scale": 2}),
+    "PLKSR": ("PLKSR", {"dim": 16, "n_blocks": 1, "upscaling_factor": 2}),
+    "RCAN": ("RCAN", {"scale": 2, "n_resgroups": 1, "n_resblocks": 1, "n_feats": 16}),
+    "RGT": ("RGT", {"embed_dim": 32, "depth": [2], "num_heads": [2], "mlp_ratio": 2}),
+    "RealCUGAN": ("UpCunet2x", {}),
+    "RestoreFormer": (
+        "RestoreFormer",
+        {"ch": 32, "ch_mult": (1, 1, 1, 1, 1, 1), "num_res_blocks": 1, "embed_dim": 32, "z_channels": 32, "n_embed": 8},
+    ),
+    "RetinexFormer": ("RetinexFormer", {"n_feat": 8, "stage": 1}),
+    "SAFMN": ("SAFMN", {"dim": 8, "n_blocks": 1, "upscaling_factor": 2}),
+    "SAFMNBCIE": ("SAFMNBCIE", {"dim": 8, "n_blocks": 1, "num_layers": 1}),
+    "SCUNet": ("SCUNet", {"config": [1] * 7}),
+    "SPAN": ("SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 8, "upscale": 2}),
+    "SeemoRe": ("SeemoRe", {"scale": 2, "num_experts": 2, "num_layers": 1, "embedding_dim": 16}),
+    "SwiftSRGAN": ("SwiftSRGAN", {"num_channels": 8, "num_blocks": 1, "upscale_factor": 2}),
+    "Swin2SR": ("Swin2SR", {**_TRANSFORMER, "upsampler": "pixelshuffle"}),
+    "SwinIR": ("SwinIR", {**_TRANSFORMER, "upsampler": "pixelshuffle"}),
+    "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 8, "depths": [1] * 9, "num_heads": [1] * 9}),
+}
+# Not compared with spandrel's own call, for the reasons that docs/community.md gives.
+NOT_COMPARED = {"AuraSR", "GFPGAN", "LaMa"}
+
+
+def build(architecture: str) -> nn.Module:
+    """A small network of an architecture, its weights all random, so that nothing is compared at its trivial start."""
+    torch.manual_seed(0)
+    name, arguments = ARCHITECTURES[architecture]
+    network = getattr(importlib.import_module(f"spandrel.architectures.{architecture}"), name)(**arguments).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.03 * torch.randn(parameter.shape)
+    return network
+
+
+def saved(architecture: str, folder: Path) -> Path:
+    torch.save({"params": build(architecture).state_dict()}, folder / "in.pth")
+    return folder / "in.pth"
+
+
+def exported(architecture: str, folder: Path) -> Path:
+    """The file of ours that holds a network, and no other file beside it."""
+    source = saved(architecture, folder)
+    export_checkpoint(load_checkpoint(source), folder / "out.safetensors", "safetensors")
+    source.unlink()
+    return folder / "out.safetensors"
+
+
+def test_the_table_and_the_page_name_every_architecture():
+    known = {support.architecture.id for support in spandrel.MAIN_REGISTRY.architectures()}
+    assert known == ARCHITECTURES.keys() | NOT_COMPARED
+    page = (REPOSITORY / "docs" / "community.md").read_text(encoding="utf-8").replace(",", " ").replace(".", " ").split()
+    assert not known - set(page)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_path, architecture):
+    """On a size that needs no padding and on an odd one; all but CRAFT, whose forward in spandrel pads what fits already."""
+    state = build(architecture).state_dict()
+    descriptor = spandrel.ModelLoader().load_from_state_dict(dict(state))
+    assert descriptor.architecture.id == architecture
+    found = load_community(state)
+    assert found is not None
+    restorer = NetworkRestorer(found[0], "network")
+    safetensors.torch.save_file({name: value.clone() for name, value in state.items()}, tmp_path / "in.safetensors")
+    side = 64 if architecture == "RestoreFormer" else 32  # it normalizes over the pixels that it shrinks to one in 32
+    right, bottom = descriptor.size_requirements.get_padding(side, side)
+    height, width = side + bottom, side + right
+    images = [picture(*size, descriptor.input_channels) for size in [(height, width), (height - 3, width - 7)]]
+    outputs = [restorer(image) for image in images]
+    for image, output in zip(images, outputs, strict=True):
+        with torch.no_grad():
+            expected = to_image(descriptor(to_tensor(image)))
+        assert output.shape == expected.shape
+        assert np.array_equal(output, expected) == (architecture != "CRAFT")
+    if architecture in ("SwinIR", "HAT", "DRCT"):  # networks of irformer's own, as a file: test_exports.py
+        return
+    export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", "safetensors")
+    again = load_checkpoint(tmp_path / "out.safetensors")
+    assert again.model == {"name": found[1], "spandrel": architecture}
+    assert np.array_equal(NetworkRestorer(again.network, "network")(images[1]), outputs[1])
+
+
+@pytest.mark.parametrize("architecture", ["RCAN", "CRAFT", "Compact"])
+def test_a_network_leaves_its_input_as_it_is(architecture):
+    """RCAN multiplies its input in place: the same tensor must serve twice."""
+    network = load_community(build(architecture).state_dict())[0]
+    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = pixels.clone()
+    output = network(pixels)
+    assert torch.equal(pixels, before)
+    assert torch.equal(network(pixels), output)
+
+
+@pytest.mark.parametrize(("padding", "psnr"), [("network", 32.404), pytest.param("flip_always", 32.420, marks=pytest.mark.slow)])
+def test_craft_is_padded_once(weights_root, data_root, padding, psnr):
+    """CRAFT x4 on Set5 gives what its authors' code gives: by reflection as its training code measures, by mirroring as its script does."""
+    network = load_checkpoint(weights_root / "craft_x4.pth").network
+    task = instantiate(compose("benchmark", ["task=sr_x4", "checkpoint=bicubic"]).task)
+    found = evaluate(NetworkRestorer(network, padding), find_test_set("Set5", data_root, task))
+    assert found.metrics["psnr_y"] == pytest.approx(psnr, abs=0.001)
+
+
+# Files of ours
+
+
+def test_the_export_script_writes_a_community_network_quietly(tmp_path):
+    """CRAFT makes its positions by torch.meshgrid, which warns of its next default once a process."""
+    file = saved("CRAFT", tmp_path)
+    words = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), "in.pth", "out.safetensors"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert (done.returncode, done.stdout) == (0, "wrote out.safetensors\n")
+    assert done.stderr.splitlines() == [next(line for line in done.stderr.splitlines() if line.startswith("in.pth: weights of CRAFT"))]
+    state = safetensors.torch.load_file(tmp_path / "out.safetensors")
+    expected = torch.load(file, weights_only=True)["params"]
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+
+
+def rewritten(file: Path, change, names: dict[str, str] | None = None) -> Path:
+    """An exported file with another record, and with other names of its weights."""
+    with safetensors.safe_open(file, framework="pt") as opened:
+        record = json.loads(opened.metadata()["irformer"])
+    change(record["model"])
+    state = {(names or {}).get(name, name): value for name, value in safetensors.torch.load_file(file).items()}
+    safetensors.torch.save_file(state, file, metadata={"irformer": json.dumps(record)})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("change", "names", "message"),
+    [
+        (
+            lambda model: model.update(spandrel="os.system"),
+            {},
+            r"spandrel=os\.system in its record: this version .* no such architecture",
+        ),
+        (lambda model: model.update(spandrel="ESRGAN"), {}, r"spandrel=ESRGAN in its record: its weights are not named as those of this"),
+        (lambda model: model.update(spandrel=["Compact"]), {}, r"spandrel=.* in its record: expected the id of an architecture"),
+        (lambda model: model.update(_target_="os.system"), {}, r"_target_.* beside spandrel in its record: spandrel builds a network by"),
+        (lambda model: model.update(scale=2), {}, r"scale.* beside spandrel in its record"),
+        (lambda model: None, {"body.2.weight": "body.2000000000.weight"}, r"body\.2000000000\.weight.*: numbered far beyond its"),
+        (lambda model: None, {"body.2.weight": "body.other.weight"}, r"spandrel cannot build it"),
+    ],
+)
+def test_a_record_of_a_community_network_is_data(tmp_path, change, names, message, attempts):
+    file = rewritten(exported("Compact", tmp_path), change, names)
+    with pytest.raises(UserError, match=message) as refusal:
+        load_checkpoint(file)
+    assert str(refusal.value).startswith(f"{file}: ")
+    assert "\n" not in str(refusal.value)
+    attempts.refused("weights files")
+
+
+def test_an_official_export_of_a_community_network_is_refused_by_file_and_name(tmp_path, attempts):
+    checkpoint = load_checkpoint(exported("Compact", tmp_path))
+    with pytest.raises(UserError) as refusal:
+        export_checkpoint(checkpoint, tmp_path / "official.pth", "official")
+    message = "holds RealESRGAN Compact, which has no official layout here; SwinIR, HAT, DRCT and Restormer have"
+    assert str(refusal.value) == f"{checkpoint.path}: {message}"
+    assert not (tmp_path / "official.pth").exists()
+    attempts.refused("exports")
+
+
+def test_training_does_not_start_from_an_exported_community_network(tmp_path, attempts):
+    file = exported("Compact", tmp_path)
+    network = load_checkpoint(saved("SwinIR", tmp_path)).network
+    with pytest.raises(
+        UserError, match=r"^init_from=.*out\.safetensors holds the weights of '?RealESRGAN Compact'?, which spandrel builds"
+    ):
+        transfer_weights(network, file)
+    attempts.refused("weights files")
+
+
+def test_a_community_network_follows_to_another_type_and_stays_quiet(recwarn):
+    network = CommunityNetwork(spandrel.ModelLoader().load_from_state_dict(build("Compact").state_dict())).double()
+    assert network(torch.rand(1, 3, 5, 7, dtype=torch.float64)).dtype == torch.float64
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert device("auto").type == expected
