@@ -129,12 +129,12 @@ def _check_trainer(prefix: str, key: str, value: Any) -> list[Fault]:
         return _check(f"{prefix}{key}", value, _HYDRA_KEYS[key])
     from lightning import Trainer as LightningTrainer
 
-    known = list(inspect.signature(LightningTrainer.__init__).parameters)[1:]
+    known, _ = parameters(LightningTrainer)
     if key in _SET_BY_RUN:
         return [Fault(f"{prefix}{key}", f"{prefix}{key} cannot be set: every run sets it itself")]
     if key not in known:
-        return [Fault(f"{prefix}{key}", f"unknown key {prefix}{key}: lightning.Trainer has no such argument{nearest(key, known)}")]
-    return []
+        return [Fault(f"{prefix}{key}", f"unknown key {prefix}{key}: lightning.Trainer has no such argument{nearest(key, list(known))}")]
+    return _check(f"{prefix}{key}", value, known[key].annotation)
 
 
 def _check(key: str, value: Any, annotation: Any) -> list[Fault]:

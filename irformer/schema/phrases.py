@@ -31,6 +31,8 @@ def describe(annotation: Any) -> str:
     options = members(kind)
     if len(options) > 1:
         named = [words for option in options if option is not NoneType and (words := describe(option)) != _OBJECT]
+        if "a number" in named:
+            named = [words for words in named if words != "a whole number"]
         words = _alternatives(list(dict.fromkeys(named))) if named else _OBJECT
         return f"{words}, or null" if NoneType in options else words
     if get_origin(kind) is Literal:
