@@ -333,7 +333,7 @@ def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
         (["task=sr_x2", "task.test_sets=[Set5]"], "sr_x2", {"swinir", "hat"}, set()),
         (["task=sr_x2", "protocol=kair"], "sr_x2, padding flip_always", {"swinir", "hat"}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # in one order in all processes
 )
 def test_labels_and_published_rows_follow_the_words(attempts, words, label, models, told):
     task = build_task(compose("benchmark", [*words, "checkpoint=x"]).task)
