@@ -44,7 +44,7 @@ configuration: install
 	@$(BIN)/python scripts/configuration.py
 
 reliability: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --reliability docs/reliability.md --numprocesses auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --reliability docs/reliability.md --numprocesses auto
 
 # One test process for each core, and one thread for each process: more would only wait for each other.
 test: install

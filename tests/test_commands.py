@@ -103,6 +103,7 @@ def test_the_short_commands_of_the_readme_run(tmp_path):
     assert read_image(tmp_path / "restored.png").shape == (48, 72, 3)
 
 
+@pytest.mark.slow
 def test_a_run_from_training_to_resuming(tmp_path):
     """Outside the repository: train, a second start in the same folder, benchmark, restore, resume."""
     done = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path, IRFORMER_DATA=str(tmp_path))

@@ -86,7 +86,7 @@ def test_a_closed_pipe_ends_a_list(tmp_path, attempts):
     attempts.handled(AREA)
 
 
-@pytest.mark.parametrize("output", ["| head -1", "> /dev/full"])
+@pytest.mark.parametrize("output", ["| head -1", pytest.param("> /dev/full", marks=pytest.mark.slow)])
 def test_a_run_goes_on_without_its_terminal(tmp_path, output, attempts):
     """Its lines are in log.txt."""
     (tmp_path / "val").mkdir()

@@ -57,24 +57,7 @@ def test_from_python_it_is_refused_in_one_line(folder, kind, attempts):
 
 
 # One of each way to read a file; the others differ only before the command has a part in it.
-TYPICAL = (
-    "interpolation",
-    "nested function",
-    "imported class",
-    "foreign module",
-    "constant",
-    "many blocks",
-    "many features",
-    "record in a checkpoint",
-    "pickled code",
-    "contains itself",
-    "meta",
-    "not finite",
-    "name that is a number",
-    "long header",
-    "FIFO",
-    "link to itself",
-)
+TYPICAL = ("interpolation", "foreign module", "record in a checkpoint", "pickled code", "not finite", "FIFO")
 # What the file says of pixels does not matter where only its weights are taken.
 HARMLESS = {("zero range", "train")}
 # Weights of another network than the one to be trained.

@@ -116,6 +116,7 @@ def test_folders_of_a_sweep_can_be_pasted_back(place, monkeypatch, capsys, attem
         attempts.handled(AREA)
 
 
+@pytest.mark.slow
 def test_a_sweep_grows_by_a_key_and_by_another_shared_value(place, monkeypatch, capsys, attempts):
     words = ["norm=iln", *QUICK, "trainer.max_steps=1", "sweep=s"]
     first = "runs/s/sr_x2-swinir_tiny-iln-s0"

@@ -113,6 +113,7 @@ def test_a_killed_sweep_goes_on_and_grows(place, monkeypatch, capsys):
     assert line in captured.err
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_in_a_sweep_gets_processes_of_its_own(place):
     """Lightning repeats the command for the second process; that must be the run's command and not the sweep's."""
     words = ["-m", "seed=0", *QUICK, "sweep=s", "trainer.strategy=ddp", "trainer.devices=2"]

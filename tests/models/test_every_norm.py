@@ -120,8 +120,15 @@ def test_a_trained_network_can_be_copied(network_name, norm_name):
         assert twin(x).equal(network.eval()(x))
 
 
-@every_network
-@every_norm
+# Each norm in one network, and i-LN in all of them; the other pairs take minutes.
+@pytest.mark.parametrize(
+    ("network_name", "norm_name"),
+    [
+        pytest.param(network, norm, marks=[] if network == "swinir" or norm == "iln" else pytest.mark.slow)
+        for network in NETWORKS
+        for norm in NORM_FILES
+    ],
+)
 def test_compiles_as_one_graph(network_name, norm_name):
     """What a graph break would raise; that other sizes compile once more alone is tested with each network."""
     torch._dynamo.reset()

@@ -18,7 +18,7 @@ from irformer.schema.check import check_config, check_node
 from irformer.schema.names import EXPECTED
 from irformer.schema.page import configuration_page
 
-GROUPS = ("task", "norm", "model", "loss", "optim", "data", "debug", "trainer", "experiment")
+GROUPS = ("task", "norm", "model", "loss", "optim", "data", "debug", "trainer")  # recipes are checked where they are built
 COUNT = "expected a whole number, 1 or more"
 PATCHES = "expected a whole number from 1 to 1,000,000"
 STEPS = "expected a whole number from 1 to 1,000,000,000"

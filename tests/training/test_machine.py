@@ -190,7 +190,8 @@ def folder_vanishes() -> None:
     MetricsCsv.log_metrics = log_metrics
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_a_killed_process_is_named(tmp_path, words, strategy, attempts):
     command = [sys.executable, str(REPOSITORY / "train.py"), *words, "logger=csv", "trainer.max_steps=100000", "checkpoint_every=5"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}

@@ -90,6 +90,7 @@ def test_each_start_leaves_an_entry_and_its_lines(tmp_path, words, monkeypatch):
         assert part in log, part
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_log_holds_lines_and_no_bars(tmp_path, words):
     command = [sys.executable, str(REPOSITORY / "train.py"), *words, "name=job", "logger=csv", "callbacks.progress.line_seconds=0"]
     ours, theirs = pty.openpty()
