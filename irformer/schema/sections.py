@@ -57,7 +57,7 @@ class Data:
 
     name: Annotated[Text, Key("Word that selected this group.")]
     sets: Annotated[
-        Names | dict[str, Share] | None,
+        Names | Annotated[dict[str, Share], MinLen(1)] | None,
         Key(
             "Training sets by name, or their shares as `{DIV2K: 0.5, WED: 0.5}`.",
             expects="a list of names, names with shares above 0, or null",

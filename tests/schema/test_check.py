@@ -61,6 +61,7 @@ WRONG = {
     "data.draw=random": "data.draw=random: expected images or area",
     "data.packed=maybe": "data.packed=maybe: expected true or false",
     "data.sets=[]": "data.sets=[]: expected a list of names, names with shares above 0, or null",
+    "data.sets={}": "data.sets={}: expected a list of names, names with shares above 0, or null",
     "data.sets={DIV2K: -1}": "data.sets={DIV2K: -1}: expected a list of names, names with shares above 0, or null",
     "data.val=": "data.val='': expected text that is not empty, or null",
     "trainer.max_steps=abc": f"trainer.max_steps=abc: {STEPS}",
