@@ -389,7 +389,7 @@ class NormScheme:
         block: builds the norm of the residual blocks from (dim, channels_first=...).
         ends: what stands after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln`,
             `affine`, or `none` for nothing. With `same`, a learned scale (LayerScale, ReZero) is left without a gradient there.
-        standardize_input: divide the input by the RGB standard deviation of DIV2K after its mean is taken off, and multiply the
+        standardize_input: divide the input by the RGB standard deviation of DIV2K after its mean is subtracted, and multiply the
             output by it, as official i-LN (its `stdnorm`).
     """
 

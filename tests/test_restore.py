@@ -384,7 +384,7 @@ def test_ctrl_c_ends_after_the_image_at_hand(place, attempts):
     assert error == b""
     done = len(tree(place / "out"))
     assert 0 < done < 63
-    assert out.decode() == f"interrupted: {done} images restored x2: out; {63 - done} left; the same command goes on with them\n"
+    assert out.decode() == f"interrupted: {done} images restored x2: out; {63 - done} left; rerun the command to restore the rest\n"
     for name in tree(place / "out"):
         read_image(place / "out" / name)
     attempts.handled("restore")

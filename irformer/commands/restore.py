@@ -83,7 +83,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     told = "".join(f"; {count} {what}" for what, count in rest.items() if count)
     stopped = interrupt.received and done + failed < len(jobs)
     line = f"{done} images restored x{network.scale}: {printable(str(arguments.output))}{told}{images.remark}"
-    print(f"interrupted: {line}; the same command goes on with them" if stopped else line)
+    print(f"interrupted: {line}; rerun the command to restore the rest" if stopped else line)
     if stopped:
         return INTERRUPTED
     return SOME_FAILED if failed else 0

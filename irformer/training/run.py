@@ -1,6 +1,5 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
-import json
 import logging
 import os
 import signal
@@ -32,6 +31,7 @@ from irformer.files import cut_back, locked, remove_temporary_files, require_wri
 from irformer.inference import NetworkRestorer, Restorer, baseline
 from irformer.provenance import PROVENANCE, add_entry, cpu_name, start_entry
 from irformer.report import benchmark_table, crop_rows, write_page
+from irformer.results import write_results
 from irformer.tasks import Task
 from irformer.training.debug import Overfit
 from irformer.training.loggers import close_loggers, writer_errors_reported_once
@@ -251,7 +251,7 @@ class Run:
             crops=crop_rows(self.test_sets[0], restorers),
         )
         # The last file: where it is, nothing is left to do.
-        write_atomically(self.folder / RESULTS, lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+        write_results(self.folder / RESULTS, record)
         for file in (RESULTS, "report.html", BEST):
             self._tell(console, f"wrote {os.path.relpath(self.folder / file)}")
         return record

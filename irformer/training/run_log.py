@@ -29,7 +29,7 @@ class RunLog:
     """As a context, appends everything that this process prints to a file: without escape codes and progress bars, line by line.
 
     A terminal that goes away (`| head -1`, a closed window, a full disk behind `> file`) does not end the run: it goes on, and its lines
-    are in the file alone. A file that cannot be written does not end it either; the terminal is told once.
+    are only in the file. A file that cannot be written does not end the run either; the terminal reports it once.
 
     Args:
         file: it is created with the folder it is in.
@@ -133,4 +133,4 @@ class _Tee:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         name = getattr(self._stream, "name", "standard output")
-        self._log.add(f"{name}: {error.strerror}; the run goes on, and this file alone tells of it")
+        self._log.add(f"{name}: {error.strerror}; the run continues; its output is only in this file")
