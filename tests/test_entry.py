@@ -99,6 +99,6 @@ def test_a_run_goes_on_without_its_terminal(tmp_path, output, attempts):
     assert "Exception" not in done.stderr
     log = (tmp_path / "runs/job/log.txt").read_text()
     reason = "Broken pipe" if "head" in output else "No space left on device"
-    assert f"<stdout>: {reason}; the run goes on, and this file alone tells of it\n" in log
+    assert f"<stdout>: {reason}; the run continues; its output is only in this file\n" in log
     assert "\nwrote runs/job/results.json\n" in log
     attempts.handled(AREA)
