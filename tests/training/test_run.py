@@ -2,16 +2,20 @@
 
 import csv
 import json
+import math
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny import build
 
+from irformer.benchmark import SetResult
 from irformer.checkpoints import load_checkpoint
 from irformer.config import compose
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
+from irformer.results import read_results
 from irformer.training.build import build_run
 
 SMALL = [
@@ -166,3 +170,14 @@ def test_without_data_the_summary_says_how_to_get_it(tmp_path):
     assert f"no DIV2K below {tmp_path}" in run.facts["note"]
     assert "data=folder data.path=FOLDER" in run.facts["note"]
     assert find_test_set("sample", tmp_path, run.task).name == run.test_sets[0].name
+
+
+def test_an_infinite_psnr_is_strict_json(tmp_path, monkeypatch):
+    """As a benchmark's: JSON has no infinity, and its readers stop at the bare word."""
+    perfect = SetResult("eyes", "made on the fly", [], {"eye": {"psnr_y": math.inf, "ssim_y": 1.0}})
+    monkeypatch.setattr("irformer.training.run.measure_test_sets", lambda restorer, test_sets: [perfect])
+    run = build(tmp_path, "trainer.max_steps=1")
+    run.execute(Console(quiet=True))
+    file = run.folder / "results.json"
+    json.loads(file.read_text(), parse_constant=pytest.fail)
+    assert read_results(file)["test_sets"]["eyes"]["per_image"]["eye"]["psnr_y"] == math.inf
