@@ -6,23 +6,20 @@ Our own format is safetensors with the whole configuration inside: one file rebu
 import json
 import logging
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
-import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from irformer.building import build, build_on_meta, require_network
-from irformer.community import CommunityNetwork, community_weights, load_community, recorded_architecture
+from irformer.community import load_community, recorded_architecture
 from irformer.config import override_model
-from irformer.errors import UserError
+from irformer.errors import UserError, naming
 from irformer.files import write_atomically
-from irformer.formats import describe, official_weights, our_names, recognise
+from irformer.formats import describe, our_names, recognise
 from irformer.models.frame import ENLARGING, UPSAMPLER
 from irformer.records import parse_record
 from irformer.trust import Trust, shortened, targets
@@ -112,7 +109,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None
 
 def saved_validation(path: Path) -> dict[str, float]:
     """The validation metrics that a .safetensors file of ours was saved for, by name."""
-    with _naming(f"{path}: "), safetensors.safe_open(path, framework="pt") as opened:
+    with naming(f"{path}: "), safetensors.safe_open(path, framework="pt") as opened:
         return parse_record((opened.metadata() or {}).get(RECORD))["validation"]
 
 
@@ -133,7 +130,7 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trus
             or not whole.
     """
     file = read_weight_file(_file_of(path))
-    with _naming(f"{file.path}: "):
+    with naming(f"{file.path}: "):
         trust = trust or Trust()
         require_finite(file.weights)
         model = _model_of(file, trust)
@@ -227,9 +224,9 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     Raises:
         UserError: the file cannot be read, holds weights that are not finite or those of another network; the first differences are named.
     """
-    with _naming("init_from="):
+    with naming("init_from="):
         file = read_weight_file(_file_of(path))
-        with _naming(f"{file.path}: "):
+        with naming(f"{file.path}: "):
             weights = _weights_of(file)
             require_finite(weights)
             if file.record is not None:
@@ -257,76 +254,6 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     kept = {name: size for name, size in sizes.items() if name in fitting}
     fresh = {name: size for name, size in sizes.items() if name not in fitting}
     return Transfer(f"{file.path}, {_described(file)}", kept, fresh)
-
-
-def export_official(network: nn.Module, path: Path, training_patch_size: int | None = None) -> None:
-    """Write a network in the layout of the official code, for the tools that read it.
-
-    Before anything is written, the weights are read back: if a reader would rebuild another network, because the layout does not say all
-    (the range of the pixels, the eps of i-LN, ...), the export is refused.
-
-    Args:
-        network: a SwinIR, HAT, DRCT or Restormer with a norm of its official code, or a HAT with official i-LN.
-        path: .pth holds the weights under params_ema, which BasicSR's networks and SwinIR for real images read, and the same tensors
-            under params, which the test scripts of SwinIR, KAIR and Restormer read. .safetensors holds them without a key.
-        training_patch_size: size of the attention masks, in pixels; None is the size of the official test scripts (see
-            `irformer.formats.official_weights`).
-
-    Raises:
-        UserError: the official code has no such network, norm, choice or mask; it is named.
-    """
-    _require_official_suffix(path)
-    weights = official_weights(network, training_patch_size)
-    model = recognise(weights)
-    assert model is not None, "what is written in the official layout is recognised"
-    reread = build({key: value for key, value in model.items() if key != "name"}, Trust(), "network").eval()
-    load_weights(reread, our_names(weights), path)
-    difference = _difference(network, reread)
-    if difference:
-        raise UserError(f"the official layout cannot say all that this network is: {difference}; export with --format safetensors")
-    if path.suffix == ".pth":
-        write_atomically(path, lambda aside: torch.save({"params": weights, "params_ema": weights}, aside))
-    else:
-        write_atomically(path, lambda aside: safetensors.torch.save_file(weights, aside))
-
-
-def _require_official_suffix(path: Path) -> None:
-    if path.suffix not in (".pth", ".safetensors"):
-        raise UserError(f"{path}: official files end in .pth (under params and params_ema) or .safetensors (without a key)")
-
-
-def export_checkpoint(
-    checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"], training_patch_size: int | None = None
-) -> None:
-    """Write a checkpoint into one file: ours, with the configuration inside, or in the official layout.
-
-    Args:
-        checkpoint: the network, and what its file says of it.
-        path: the file to write.
-        format: `safetensors` or `official`.
-        training_patch_size: see `export_official`.
-
-    Raises:
-        UserError: the format cannot hold this network, or the file's name does not fit it.
-    """
-    if format == "official":
-        _require_official_suffix(path)
-        with _naming(f"{checkpoint.path}: "):
-            if isinstance(checkpoint.network, CommunityNetwork):
-                name = checkpoint.model["name"]
-                raise UserError(f"holds {name}, which has no official layout here; SwinIR, HAT, DRCT and Restormer have")
-            export_official(checkpoint.network, path, training_patch_size)
-        return
-    if training_patch_size is not None:
-        raise UserError(f"training_patch_size={training_patch_size}: only official files hold masks; leave it out or add --format official")
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a file of the format safetensors ends in .safetensors")
-    if isinstance(checkpoint.network, CommunityNetwork):
-        with _naming(f"{checkpoint.path}: "):
-            weights = community_weights(checkpoint.network)
-        save_weights(path, weights, network_record(checkpoint.model, checkpoint.task, checkpoint.step, {}, checkpoint.task_config))
-        return
-    save_network(path, checkpoint.network, checkpoint.model, checkpoint.task, checkpoint.step, {}, checkpoint.task_config)
 
 
 def _file_of(path: Path) -> Path:
@@ -395,15 +322,6 @@ def _load_community(file: WeightFile, overrides: Mapping[str, Any]) -> Checkpoin
     return Checkpoint(file.path, network, model, record["task"], record["step"], record["task_config"])
 
 
-@contextmanager
-def _naming(subject: str) -> Iterator[None]:
-    """Put what they are about before the messages of those that do not know it."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{subject}{error}") from error.__cause__
-
-
 def _faults(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """In what weights differ from those that a network has, and where: kinds of fault, each with its names."""
     own = network.state_dict()
@@ -422,21 +340,3 @@ def _faults(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list
 
 def _told(faults: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{len(names)} {fault} ({first_few(names)})" for fault, names in faults.items())
-
-
-def _difference(network: nn.Module, other: nn.Module) -> str | None:
-    """The first thing but weights and drop path in which two networks of the same layout differ, in words."""
-    modules = dict(other.named_modules())
-    for name, own in network.named_modules():
-        if isinstance(own, DropPath):
-            continue
-        read = modules[name]
-        if type(own) is not type(read):
-            return f"{name} is {type(own).__name__}, and would be read as {type(read).__name__}"
-        for key, value in vars(own).items():
-            if isinstance(value, bool | int | float | str) and key != "training" and value != vars(read)[key]:
-                return f"{name}.{key} is {value}, and would be read as {vars(read)[key]}".lstrip(".")
-        for key, value in own.named_buffers(recurse=False):
-            if not torch.equal(value.cpu(), read.get_buffer(key)):
-                return f"{name}.{key} is {value.flatten().tolist()[:3]}, and would be read as {read.get_buffer(key).flatten().tolist()[:3]}"
-    return None

@@ -10,9 +10,9 @@ import torch
 
 import irformer
 from irformer import create_model, list_models, list_norms, load_network
-from irformer.checkpoints import export_official
 from irformer.config import build_network, compose
 from irformer.errors import UserError
+from irformer.exports import export_official
 from irformer.models import HAT
 from irformer.norms import ILN
 

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
-from irformer.checkpoints import export_checkpoint, export_official, load_checkpoint, save_network
+from irformer.checkpoints import load_checkpoint, save_network
 from irformer.config import build_network, compose, model_config
 from irformer.errors import UserError
+from irformer.exports import export_checkpoint, export_official
 from irformer.formats import recognise
 from irformer.inference import NetworkRestorer
 

@@ -16,12 +16,13 @@ from conftest import picture
 from torch import nn
 
 from irformer.benchmark import evaluate
-from irformer.checkpoints import export_checkpoint, load_checkpoint, transfer_weights
+from irformer.checkpoints import load_checkpoint, transfer_weights
 from irformer.commands.common import device
 from irformer.community import CommunityNetwork, load_community
 from irformer.config import compose, instantiate
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
+from irformer.exports import export_checkpoint
 from irformer.inference import NetworkRestorer, to_image, to_tensor
 
 REPOSITORY = Path(__file__).parent.parent

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from irformer.checkpoints import export_checkpoint, load_checkpoint
+from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import telling_mistakes
+from irformer.exports import export_checkpoint
 from irformer.trust import Trust, add_trust_option
 
 
