@@ -47,10 +47,11 @@ def create_model(
     Raises:
         UserError: there is no such network, norm or argument, or the network refuses its value.
     """
-    from irformer.config import build_network, model_config, override_model
+    from irformer.config.compose import build_network, model_config, with_named_norms
+    from irformer.weights.overrides import override_model
 
     model = model_config(name, norm, scale, in_channels)
-    return build_network(override_model(model, overrides or {}))
+    return build_network(override_model(model, with_named_norms(overrides or {})))
 
 
 def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, trust: Sequence[str] = ()) -> nn.Module:
@@ -73,21 +74,22 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, t
         UserError: there is no such file, it is damaged, would run code, holds weights that are not finite, or a network that is not known
             or not whole.
     """
-    from irformer.checkpoints import load_checkpoint
-    from irformer.trust import Trust
+    from irformer.config.compose import with_named_norms
+    from irformer.core.trust import Trust
+    from irformer.weights.checkpoints import load_checkpoint
 
-    return load_checkpoint(Path(path), overrides, Trust(trust)).network
+    return load_checkpoint(Path(path), with_named_norms(overrides or {}), Trust(trust)).network
 
 
 def list_models() -> list[str]:
     """The names that `create_model` takes, those of configs/model."""
-    from irformer.config import options
+    from irformer.config.compose import options
 
     return options("model")
 
 
 def list_norms() -> list[str]:
     """The norms that `create_model` takes, those of configs/norm."""
-    from irformer.config import options
+    from irformer.config.compose import options
 
     return options("norm")

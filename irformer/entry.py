@@ -20,7 +20,7 @@ def entry(function: str, help_of: str = "") -> None:
         help_of: `train` or `benchmark`, where `--help` prints the keys of that configuration and not Hydra's page.
     """
     if help_of and {"-h", "--help"} & set(sys.argv[1:]):
-        from irformer.folders import CONFIGS
+        from irformer.core.folders import CONFIGS
         from irformer.schema.help import help_text
 
         print(help_text(help_of, CONFIGS))

@@ -16,7 +16,7 @@ from official import official
 from safetensors.torch import save_file
 from torch import Tensor
 
-from irformer.config import build_network, model_config
+from irformer.config.compose import build_network, model_config
 
 PROOF = "ran-code"  # what a file that runs code would leave in the current folder
 SIZES = {"embed_dim": 8, "depths": [1], "num_heads": [2]}

@@ -10,11 +10,11 @@ import torch
 
 import irformer
 from irformer import create_model, list_models, list_norms, load_network
-from irformer.config import build_network, compose
+from irformer.config.compose import build_network, compose
 from irformer.errors import UserError
-from irformer.exports import export_official
 from irformer.models import HAT
 from irformer.norms import ILN
+from irformer.weights.exports import export_official
 
 
 def test_examples_in_docstrings():

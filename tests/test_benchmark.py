@@ -10,14 +10,14 @@ import torch
 from conftest import picture
 
 import irformer
-from irformer.benchmark import SetResult, evaluate, evaluate_image, published_rows
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.data.test_sets import TestPair, TestSet, find_test_set
-from irformer.degradations import Downscale
-from irformer.inference import BicubicRestorer, DegradedRestorer, NetworkRestorer, baseline, pad_flip_always, to_image
+from irformer.evaluation.evaluate import SetResult, evaluate, evaluate_image, published_rows
+from irformer.evaluation.restorers import BicubicRestorer, DegradedRestorer, NetworkRestorer, baseline, pad_flip_always, to_image
 from irformer.metrics import luma, psnr_y
-from irformer.report import benchmark_table
-from irformer.tasks import Protocol, Task
+from irformer.reporting.page import benchmark_table
+from irformer.tasks.degradations import Downscale
+from irformer.tasks.task import Protocol, Task
 
 # Bicubic, MATLAB's uint8 imresize both ways, Y, border = scale; they meet the literature within 0.02 dB but for Set14, whose gray file is
 # read as colour here as in SwinIR and HAT.

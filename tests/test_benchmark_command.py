@@ -11,13 +11,13 @@ import torch
 from conftest import picture
 from omegaconf import OmegaConf
 
-from irformer.benchmark import published_rows
-from irformer.checkpoints import save_network
 from irformer.commands.benchmark import benchmark
-from irformer.config import build_network, compose
-from irformer.data.images import write_image
-from irformer.results import read_results
-from irformer.task_config import build_task, changed_keys
+from irformer.config.compose import build_network, compose
+from irformer.config.tasks import build_task, changed_keys
+from irformer.evaluation.evaluate import published_rows
+from irformer.evaluation.results import read_results
+from irformer.imaging.images import write_image
+from irformer.weights.checkpoints import save_network
 
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]"]
 

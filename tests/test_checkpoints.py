@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
-from irformer.checkpoints import load_checkpoint, save_network
-from irformer.config import build_network, compose, model_config
+from irformer.config.compose import build_network, compose, model_config, with_named_norms
 from irformer.errors import UserError
-from irformer.exports import export_checkpoint, export_official
-from irformer.formats import recognise
-from irformer.inference import NetworkRestorer
+from irformer.evaluation.restorers import NetworkRestorer
+from irformer.weights.checkpoints import load_checkpoint, save_network
+from irformer.weights.exports import export_checkpoint, export_official
+from irformer.weights.formats import recognise
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -112,7 +112,7 @@ def test_official_norms_are_those_of_the_configs(golden_root):
 
 
 def compose_norm(name: str) -> dict:
-    from irformer.config import norm_config
+    from irformer.config.compose import norm_config
 
     return norm_config(name)
 
@@ -123,7 +123,7 @@ def test_what_weights_do_not_say_can_be_overridden(tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(reference.state_dict(), file)
     assert_same_output(load_checkpoint(file, {"pixel_range": 255.0}).network, reference)
-    assert load_checkpoint(file, {"norm": "iln"}).model["norm"] == compose_norm("iln")
+    assert load_checkpoint(file, with_named_norms({"norm": "iln"})).model["norm"] == compose_norm("iln")
     assert load_checkpoint(file, {"norm.block.eps": 1e-6}).model["norm"]["block"]["eps"] == 1e-6
     with pytest.raises(UserError, match=r"model\.pixel_rang: unknown key; known: .*; did you mean pixel_range\?"):
         load_checkpoint(file, {"pixel_rang": 255.0})
@@ -290,7 +290,7 @@ def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
     loaded = load_checkpoint(file)
     assert (loaded.model["name"], loaded.model["norm"]["name"], loaded.task, loaded.step) == ("swinir_tiny", "layerscale", "sr_x2", 2)
     task = OmegaConf.to_container(compose("train", words).task, resolve=True)
-    assert task["degradation"] == {"_target_": "irformer.degradations.Downscale", "scale": 2, "variant": "matlab_uint8"}
+    assert task["degradation"] == {"_target_": "irformer.tasks.degradations.Downscale", "scale": 2, "variant": "matlab_uint8"}
     assert loaded.task_config == task
     assert load_checkpoint(tmp_path / "run").task_config == task
     averaged = torch.load(file, weights_only=True)["state_dict"]

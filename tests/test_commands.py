@@ -15,7 +15,7 @@ from irformer.commands.benchmark import benchmark
 from irformer.commands.protocols import protocols
 from irformer.commands.reproduce import reproduce
 from irformer.commands.train import train
-from irformer.data.images import read_image, write_image
+from irformer.imaging.images import read_image, write_image
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "debug=fast", "trainer=cpu", "logger=csv"]

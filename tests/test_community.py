@@ -15,15 +15,15 @@ import torch
 from conftest import picture
 from torch import nn
 
-from irformer.benchmark import evaluate
-from irformer.checkpoints import load_checkpoint, transfer_weights
 from irformer.commands.common import device
-from irformer.community import CommunityNetwork, load_community
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.exports import export_checkpoint
-from irformer.inference import NetworkRestorer, to_image, to_tensor
+from irformer.evaluation.evaluate import evaluate
+from irformer.evaluation.restorers import NetworkRestorer, to_image, to_tensor
+from irformer.weights.checkpoints import load_checkpoint, transfer_weights
+from irformer.weights.community import CommunityNetwork, load_community
+from irformer.weights.exports import export_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 

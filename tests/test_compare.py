@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irformer.arms import arm_labels
 from irformer.commands.compare import compare_runs
-from irformer.compare import compare, paired_difference, sweep_table
 from irformer.errors import UserError
-from irformer.intervals import _bootstrap, difference_interval
-from irformer.results import read_results, write_results
+from irformer.evaluation.results import read_results, write_results
+from irformer.runs.arms import arm_labels
+from irformer.runs.comparison import compare, paired_difference, sweep_table
+from irformer.runs.intervals import _bootstrap, difference_interval
 
 PROTOCOL = {"lr": "matlab_uint8", "border": 2, "metrics": ["psnr_y", "ssim_y"]}
 

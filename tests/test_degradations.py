@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import picture
 
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.data.samples import surroundings
 from irformer.data.test_sets import find_test_set
-from irformer.degradations import Downscale, GaussianNoise, Jpeg
 from irformer.errors import UserError
-from irformer.gray import to_gray
-from irformer.tasks import Task
+from irformer.imaging.gray import to_gray
+from irformer.tasks.degradations import Downscale, GaussianNoise, Jpeg
+from irformer.tasks.task import Task
 
 
 def task_of(name: str, protocol: str | None = None, *overrides: str) -> Task:

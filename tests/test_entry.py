@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import picture
 
-from irformer.data.images import write_image
+from irformer.imaging.images import write_image
 
 REPOSITORY = Path(__file__).parent.parent
 AREA = "machine faults"

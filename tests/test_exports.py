@@ -11,10 +11,10 @@ import torch
 from official import SWINIR_SCRIPT, assert_same_output, official, small, swinir_of_script
 from safetensors.torch import load_file
 
-from irformer.checkpoints import load_checkpoint, save_network, transfer_weights
-from irformer.config import build_network, model_config
+from irformer.config.compose import build_network, model_config
 from irformer.errors import UserError
-from irformer.exports import export_checkpoint, export_official
+from irformer.weights.checkpoints import load_checkpoint, save_network, transfer_weights
+from irformer.weights.exports import export_checkpoint, export_official
 
 REPOSITORY = Path(__file__).parent.parent
 

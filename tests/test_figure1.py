@@ -4,7 +4,7 @@ import json
 
 from rich.console import Console
 
-from irformer.reproduce import figure1_remarks, reproduce_figure1
+from irformer.experiments.figure1 import figure1_remarks, reproduce_figure1
 
 
 def test_remarks_blame_the_ends_when_the_control_stays_with_iln():

@@ -11,13 +11,13 @@ from hostile import HOSTILE
 from torch import nn
 
 from irformer import load_network
-from irformer.building import bounded
 from irformer.commands.benchmark import benchmark
 from irformer.commands.export import export
 from irformer.commands.restore import restore
 from irformer.commands.train import train
-from irformer.data.images import write_image
 from irformer.errors import UserError
+from irformer.imaging.images import write_image
+from irformer.weights.building import bounded
 
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "debug=fast", "trainer=cpu", "logger=csv"]
 COMMANDS = {

@@ -14,8 +14,8 @@ from official import official
 from safetensors.torch import load_file, save_file
 
 from irformer import load_network
-from irformer.checkpoints import network_record
 from irformer.errors import UserError
+from irformer.weights.checkpoints import network_record
 
 KINDS = ("ours.safetensors", "official.safetensors", "official.pth", "run.ckpt")
 

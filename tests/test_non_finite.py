@@ -13,12 +13,12 @@ from rich.console import Console
 from torch import nn
 from training.test_data import TINY
 
-from irformer.benchmark import evaluate, evaluate_image
-from irformer.config import compose
-from irformer.data.images import write_image
+from irformer.config.compose import compose
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.inference import NetworkRestorer
+from irformer.evaluation.evaluate import evaluate, evaluate_image
+from irformer.evaluation.restorers import NetworkRestorer
+from irformer.imaging.images import write_image
 from irformer.training.build import build_run
 
 

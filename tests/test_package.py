@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from irformer.config import build_network, compose, options
-from irformer.folders import CONFIGS
+from irformer.config.compose import build_network, compose, options
+from irformer.core.folders import CONFIGS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -27,4 +27,4 @@ def test_a_wheel_carries_configs_template_and_published_numbers(tmp_path):
     subprocess.run(build, check=True, timeout=300)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     expected = {f"irformer/configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")}
-    assert expected | {"irformer/templates/report.html.j2", "irformer/published.json"} <= names
+    assert expected | {"irformer/reporting/templates/report.html.j2", "irformer/evaluation/published.json"} <= names

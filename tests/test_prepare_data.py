@@ -22,11 +22,11 @@ from conftest import picture
 from web import Server, serving
 
 from irformer.commands.prepare_data import prepare_data
-from irformer.data.catalog import TEST_SETS, TRAINING_SETS
-from irformer.data.images import write_image
-from irformer.data.origins import ORIGINS, Archive
 from irformer.data.sources import find_training_set
+from irformer.datasets.catalog import TEST_SETS, TRAINING_SETS
+from irformer.datasets.origins import ORIGINS, Archive
 from irformer.errors import UserError
+from irformer.imaging.images import write_image
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_what_has_arrived_and_the_same_command_goes_on(server, tmp
     server.stops, server.stall = [len(content) // 2], 30.0
     program = (
         "import sys; from dataclasses import replace; from irformer.commands.prepare_data import prepare_data\n"
-        "from irformer.data.origins import ORIGINS\n"
+        "from irformer.datasets.origins import ORIGINS\n"
         "known = ORIGINS['DIV2K']\n"
         "parts = tuple(replace(part, images=2) for part in known.archives[0].parts)\n"
         f"archive = replace(known.archives[0], url='{server.address}/DIV2K_train_HR.zip', parts=parts, exact=False, md5='')\n"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import picture
 
-from irformer.resize import imresize
+from irformer.imaging.resize import imresize
 
 NAMES = ["baby", "bird", "butterfly", "head", "woman"]
 

@@ -13,13 +13,13 @@ import torch
 from conftest import picture
 from omegaconf import OmegaConf
 
-from irformer.checkpoints import load_checkpoint, save_network
 from irformer.commands.restore import restore
 from irformer.commands.restore_jobs import plan
-from irformer.config import build_network, compose
-from irformer.data.images import decode_image, read_image, write_image
+from irformer.config.compose import build_network, compose
 from irformer.errors import UserError
-from irformer.inference import NetworkRestorer
+from irformer.evaluation.restorers import NetworkRestorer
+from irformer.imaging.images import decode_image, read_image, write_image
+from irformer.weights.checkpoints import load_checkpoint, save_network
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from irformer.commands.speed import speed
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.data.samples import TrainingSamples
-from irformer.speed import data as speed_data
+from irformer.speed import pipeline as speed_data
 
 
 @pytest.fixture

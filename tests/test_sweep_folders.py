@@ -15,7 +15,7 @@ from test_sweeps import QUICK, finish, refusal, type_here
 from test_sweeps import place as place
 
 from irformer.commands.benchmark import benchmark
-from irformer.commands.sweep_folders import Job, find_job_folder, shared_keys
+from irformer.runs.sweep_folders import Job, find_job_folder, shared_keys
 
 AREA = "runs and sweeps"
 FRONT = ("sr_x2", "swinir", "ln", 0)

@@ -15,7 +15,7 @@ import pytest
 from conftest import picture
 
 from irformer.commands.train import train
-from irformer.data.images import write_image
+from irformer.imaging.images import write_image
 
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "debug=fast", "trainer=cpu", "logger=csv"]
 QUICK = [*TINY, "data.val=val", "test_sets=[val]", "trainer.val_check_interval=4"]

@@ -15,19 +15,19 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from irformer import load_network
-from irformer.building import build
-from irformer.checkpoints import load_checkpoint
 from irformer.commands.benchmark import benchmark
 from irformer.commands.export import export
 from irformer.commands.train import train
-from irformer.config import compose, options, trust_of
+from irformer.config.compose import compose, options, trust_of
+from irformer.config.saved import read_saved_config
+from irformer.core.folders import CONFIGS
+from irformer.core.trust import Trust, targets
 from irformer.errors import UserError
-from irformer.folders import CONFIGS
-from irformer.saved_config import read_saved_config
-from irformer.tasks import Task
+from irformer.tasks.task import Task
 from irformer.training.build import build_run
 from irformer.training.resuming import find_resume
-from irformer.trust import Trust, targets
+from irformer.weights.building import build
+from irformer.weights.checkpoints import load_checkpoint
 
 PACKAGE = """
 from pathlib import Path
@@ -130,7 +130,7 @@ def test_what_is_no_package_is_refused(packages):
         "torch.optim.adam.torch.load",
         "torch.optim.Tensor",
         "lightning.pytorch.callbacks.LambdaCallback",
-        "irformer.training.logs.MetricsCsv",
+        "irformer.training.metrics_csv.MetricsCsv",
         "torch.nn.Module",
         "builtins.eval",
         "os.system",

@@ -11,18 +11,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from irformer.benchmark import results_record
-from irformer.checkpoints import Checkpoint, load_checkpoint
 from irformer.commands.common import command, device
 from irformer.commands.results_folder import ResultsFolder
-from irformer.config import options, trust_of
+from irformer.config.compose import options, trust_of, with_named_norms
+from irformer.config.image_sets import find_test_sets
+from irformer.config.tasks import build_task, recorded_task
 from irformer.errors import UserError
-from irformer.inference import NetworkRestorer, Restorer, baseline
-from irformer.report import benchmark_table, readable_console
-from irformer.task_config import build_task, recorded_task
-from irformer.tasks import Task
-from irformer.training.data import find_test_sets
+from irformer.evaluation.evaluate import results_record
+from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
+from irformer.reporting.page import benchmark_table, readable_console
+from irformer.tasks.task import Task
 from irformer.training.run import measure_test_sets
+from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 
 _WITHOUT_NETWORK = ("bicubic", "degraded")
 
@@ -107,7 +107,7 @@ def _without_network(cfg: DictConfig, checkpoint: str) -> _Subject:
 def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     overrides: Any = OmegaConf.to_container(cfg.model, resolve=True)
     trust = trust_of(cfg)
-    loaded = load_checkpoint(Path(checkpoint), overrides, trust=trust)
+    loaded = load_checkpoint(Path(checkpoint), with_named_norms(overrides), trust=trust)
     try:
         trust.require(loaded.task_config, "task")
     except UserError as error:

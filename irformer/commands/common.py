@@ -18,15 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from irformer.config import compose, options
+from irformer.config.compose import compose, options
+from irformer.core.faults import machine_fault
+from irformer.core.folders import CONFIGS
+from irformer.core.processes import rank
+from irformer.core.words import nearest
 from irformer.errors import UserError
-from irformer.faults import machine_fault
-from irformer.folders import CONFIGS
-from irformer.processes import rank
 from irformer.schema.check import check_config
 from irformer.schema.names import EXPECTED, is_folder_name
 from irformer.schema.phrases import show
-from irformer.words import nearest
 
 # Seconds within which a launcher has noticed that the first process has ended, and ends the others.
 _OTHERS_WAIT = 10

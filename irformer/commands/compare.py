@@ -6,15 +6,15 @@ from pathlib import Path
 from rich.text import Text
 
 from irformer.commands.common import telling_mistakes
-from irformer.compare import compare
-from irformer.report import readable_console
+from irformer.reporting.page import readable_console
+from irformer.runs.comparison import compare
 
 
 def compare_runs() -> None:
     """Set the arms of a sweep against each other: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
     parser = argparse.ArgumentParser(
         description="Means and deviations over seeds, and the paired differences of arms (runs that are equal in everything but the seed) "
-        "with 95 % intervals over seeds and images. Unreadable runs are named and left out. irformer/compare.py defines every number."
+        "with 95 % intervals over seeds and images. Unreadable runs are named and left out. irformer.runs.comparison defines every number."
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a sweep or a run; all runs below it are read")
     parser.add_argument("--metric", help="psnr_y, ssim_y, ...; the default is the first of the task's protocol")

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from irformer.files import write_atomically
-from irformer.folders import CONFIGS
-from irformer.schema.page import configuration_page
+from irformer.core.files import write_atomically
+from irformer.core.folders import CONFIGS
+from irformer.schema.reference import configuration_page
 
 
 def configuration() -> None:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import telling_mistakes
-from irformer.exports import export_checkpoint
-from irformer.trust import Trust, add_trust_option
+from irformer.core.trust import Trust, add_trust_option
+from irformer.weights.checkpoints import load_checkpoint
+from irformer.weights.exports import export_checkpoint
 
 
 def export() -> None:

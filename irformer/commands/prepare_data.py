@@ -13,15 +13,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from irformer.commands.common import telling_mistakes
-from irformer.data.archives import require_space, size_text, unpack
-from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
-from irformer.data.downloads import UnreachableError, fetch, remove_part, require_sum
+from irformer.core.words import nearest
 from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder, wrong_names
-from irformer.data.origins import GROUPS, ORIGINS, Archive
 from irformer.data.packing import pack_set, verify_set
 from irformer.data.store import INDEX
+from irformer.datasets.archives import require_space, size_text, unpack
+from irformer.datasets.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
+from irformer.datasets.downloads import UnreachableError, fetch, remove_part, require_sum
+from irformer.datasets.origins import GROUPS, ORIGINS, Archive
 from irformer.errors import UserError
-from irformer.words import nearest
 
 
 def prepare_data() -> None:

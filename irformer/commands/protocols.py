@@ -4,15 +4,15 @@ import argparse
 import os
 from pathlib import Path
 
-from irformer.benchmark import evaluate
 from irformer.commands.common import telling_mistakes
-from irformer.config import compose, instantiate, options
+from irformer.config.compose import compose, instantiate, options
+from irformer.core.files import write_atomically
 from irformer.data.test_sets import available_test_sets
 from irformer.errors import UserError
-from irformer.files import write_atomically
-from irformer.inference import baseline
-from irformer.report import ResultTable, format_metrics, readable_console
-from irformer.tasks import Task
+from irformer.evaluation.evaluate import evaluate
+from irformer.evaluation.restorers import baseline
+from irformer.reporting.page import ResultTable, format_metrics, readable_console
+from irformer.tasks.task import Task
 
 START, END = "<!-- table -->", "<!-- end of table -->"
 

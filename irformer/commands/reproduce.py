@@ -5,8 +5,8 @@ from pathlib import Path
 
 from irformer.commands.common import telling_mistakes
 from irformer.errors import UserError
-from irformer.report import readable_console
-from irformer.reproduce import reproduce_figure1
+from irformer.experiments.figure1 import reproduce_figure1
+from irformer.reporting.page import readable_console
 
 
 def reproduce() -> None:

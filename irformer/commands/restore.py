@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from irformer.checkpoints import load_checkpoint
 from irformer.commands.common import device, telling_mistakes
 from irformer.commands.restore_jobs import RULE, Job, named, plan
-from irformer.data.images import decode_image, printable, write_image
+from irformer.core.trust import Trust, add_trust_option
 from irformer.errors import UserError
-from irformer.inference import NetworkRestorer
-from irformer.trust import Trust, add_trust_option
+from irformer.evaluation.restorers import NetworkRestorer
+from irformer.imaging.images import decode_image, printable, write_image
+from irformer.weights.checkpoints import load_checkpoint
 
 SOME_FAILED = 3
 INTERRUPTED = 130

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irformer.data.images import SUFFIXES, printable
 from irformer.errors import UserError
+from irformer.imaging.images import SUFFIXES, printable
 
 RULE = (
     "An image of a folder, and any image where OUTPUT is a folder, is written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irformer.errors import UserError
-from irformer.results import read_results, strict, write_results
+from irformer.evaluation.results import read_results, strict, write_results
 
 _REMEDY = "out=FOLDER names another folder"
 

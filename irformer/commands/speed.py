@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.table import Table
 
 from irformer.commands.common import telling_mistakes
-from irformer.config import compose, instantiate, options
-from irformer.report import readable_console
-from irformer.speed.data import HQ_PATCH, Rate, SyntheticSet, data_rates, memory_over_batches
-from irformer.tasks import Task
+from irformer.config.compose import compose, instantiate, options
+from irformer.reporting.page import readable_console
+from irformer.speed.pipeline import HQ_PATCH, Rate, SyntheticSet, data_rates, memory_over_batches
+from irformer.tasks.task import Task
 
 # From the packed store on one core: pairs a second with LR in the store, how much more that is than from files, and JPEG samples a second.
 _WANTED_PAIRS, _WANTED_OVER_SUB_IMAGES, _WANTED_OVER_FILES, _WANTED_JPEG = 3000, 20, 200, 1000

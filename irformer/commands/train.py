@@ -9,9 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from irformer.commands.common import command, telling_mistakes
-from irformer.commands.resume import AUTO, auto_resumed, resumed_config
-from irformer.commands.sweep import refuse_many_launchers, sweep_job
-from irformer.report import readable_console
+from irformer.reporting.page import readable_console
+from irformer.runs.resume import AUTO, auto_resumed, resumed_config
+from irformer.runs.sweep import refuse_many_launchers, sweep_job
 from irformer.training.build import build_run
 from irformer.training.resuming import is_complete
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from irformer.data.catalog import TEST_SETS, TRAINING_SETS, find_folder
-from irformer.data.images import SUFFIXES
-from irformer.data.origins import ORIGINS
 from irformer.data.sources import find_lq
+from irformer.datasets.catalog import TEST_SETS, TRAINING_SETS, find_folder
+from irformer.datasets.origins import ORIGINS
+from irformer.imaging.images import SUFFIXES
 
 FACTORS = (2, 3, 4, 8)
 _HQ_FOLDERS = ("HR", "GTmod12", "original", "target", "gt")

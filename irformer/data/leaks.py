@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.images import MAX_MEGAPIXELS, fingerprint, read_image
+from irformer.core.files import write_atomically
 from irformer.data.sources import TrainingImages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
-from irformer.files import write_atomically
+from irformer.imaging.images import MAX_MEGAPIXELS, fingerprint, read_image
 
 Size = tuple[int, int]
 """Height and width in pixels."""

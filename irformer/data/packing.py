@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.catalog import SAMPLE, TEST_SETS, TRAINING_SETS, find_folder, missing_set
-from irformer.data.images import MAX_MEGAPIXELS, fingerprint, list_images, read_header, read_image, read_intact_image
 from irformer.data.inventory import clean_folder, degraded_folder
 from irformer.data.sources import FolderImages, ImagePair, TrainingImages, find_lq, find_training_set, known_set, pair_folders, unfit_pairs
 from irformer.data.store import HQ, INDEX, PackedImages, Store, StoredImage, changes, lq_role, pack, pixels_checksum
+from irformer.datasets.catalog import SAMPLE, TEST_SETS, TRAINING_SETS, find_folder, missing_set
 from irformer.errors import UserError
+from irformer.imaging.images import MAX_MEGAPIXELS, fingerprint, list_images, read_header, read_image, read_intact_image
 
 OnProgress = Callable[[int, int, str], None]
 """Called after each file: how many are done, of how many, and its name."""

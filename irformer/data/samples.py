@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, Sampler
 
 from irformer.data.sources import TrainingImages, require_patches
 from irformer.data.stages import Stages
-from irformer.degradations import DeviceDegradation, PatchDegradation
 from irformer.errors import UserError
-from irformer.gray import to_gray
-from irformer.tasks import Task
+from irformer.imaging.gray import to_gray
+from irformer.tasks.degradations import DeviceDegradation, PatchDegradation
+from irformer.tasks.task import Task
 
 Sample = dict[str, Tensor]
 

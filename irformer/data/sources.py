@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from irformer.data.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, TrainingSet, find_folder, missing_set, sample_photos
-from irformer.data.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_header, read_image, require_distinct_stems
+from irformer.datasets.catalog import SAMPLE, SAMPLE_TRAIN, TRAINING_SETS, TrainingSet, find_folder, missing_set, sample_photos
 from irformer.errors import UserError
+from irformer.imaging.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_header, read_image, require_distinct_stems
 
 _log = logging.getLogger(__name__)
 

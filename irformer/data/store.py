@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.images import ImageHeader, fingerprint, read_header, read_intact_image
 from irformer.data.sources import check_pairs
 from irformer.errors import UserError
+from irformer.imaging.images import ImageHeader, fingerprint, read_header, read_intact_image
 
 FORMAT = 2
 _READ = (1, FORMAT)  # stores of format 1 have no checksums of pixels

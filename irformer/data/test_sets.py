@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.catalog import (
+from irformer.data.sources import ImagePair, pair_folders
+from irformer.datasets.catalog import (
     GRAY_AND_COLOUR,
     KODAK24_VARIANTS,
     SAMPLE,
@@ -17,13 +18,12 @@ from irformer.data.catalog import (
     missing_set,
     sample_photos,
 )
-from irformer.data.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_gray, read_header, read_image
-from irformer.data.sources import ImagePair, pair_folders
-from irformer.degradations import FromFiles
 from irformer.errors import UserError
-from irformer.gray import to_gray
+from irformer.imaging.gray import to_gray
+from irformer.imaging.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_gray, read_header, read_image
 from irformer.metrics import SSIM_WINDOW
-from irformer.tasks import Task
+from irformer.tasks.degradations import FromFiles
+from irformer.tasks.task import Task
 
 _HQ_FOLDERS = ("HR", "GTmod{scale}", "GTmod12", "original", "target", "gt")
 _LR_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}")

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
+from irformer.core.words import nearest
 from irformer.errors import UserError
 from irformer.schema.keys import Arguments, Key, Model, Node, members, unwrap
 from irformer.schema.phrases import describe, show
 from irformer.schema.sections import SECTIONS, Benchmark, Text, Train, Trainer
 from irformer.schema.targets import locate
-from irformer.words import nearest
 
 ROOTS: dict[str, type] = {"train": Train, "benchmark": Benchmark}
 

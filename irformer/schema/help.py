@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 from irformer import __version__
 from irformer.schema.keys import key_of
-from irformer.schema.page import words
+from irformer.schema.reference import words
 from irformer.schema.roles import described
 from irformer.schema.sections import Benchmark
 

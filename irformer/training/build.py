@@ -10,31 +10,31 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from irformer.arms import CONFIG, read_config
-from irformer.checkpoints import BEST, network_record, save_weights, transfer_weights
-from irformer.config import build_network, instantiate, trust_of
+from irformer.config.compose import build_network, instantiate, trust_of
+from irformer.config.image_sets import TrainingData, find_test_sets, training_data, validation_set, workers
+from irformer.config.saved import CONFIG, read_saved_config
+from irformer.config.tasks import build_task
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mirrored import MirroredImages
-from irformer.data.module import RestorationData
 from irformer.data.samples import FirstSamples, TrainingSamples
 from irformer.data.stages import Stages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.schema.check import check_config
 from irformer.schema.roles import changed_keys
-from irformer.task_config import build_task
-from irformer.tasks import Task
-from irformer.training.checkpointing import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
-from irformer.training.data import TrainingData, find_test_sets, training_data, validation_set, workers
+from irformer.tasks.task import Task
+from irformer.training.callbacks.monitor import Clock
+from irformer.training.callbacks.saving import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
+from irformer.training.data_module import RestorationData
 from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
-from irformer.training.monitor import Clock
 from irformer.training.precision import set_precision
 from irformer.training.recipe import build_mixup, build_optimizer, require_start, training_stages
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
 from irformer.training.stopping import StopSignals
+from irformer.weights.checkpoints import BEST, network_record, save_weights, transfer_weights
 
 
 def build_run(cfg: DictConfig, folder: Path) -> Run:
@@ -152,7 +152,7 @@ def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:
 
 def _changes(cfg: DictConfig, folder: Path) -> list[str]:
     """What the resumed run does otherwise than its saved configuration says."""
-    saved: Any = OmegaConf.to_container(read_config(folder / CONFIG), resolve=True)
+    saved: Any = OmegaConf.to_container(read_saved_config(folder / CONFIG), resolve=True)
     now: Any = OmegaConf.to_container(cfg, resolve=True)
     return changed_keys(saved, now)
 

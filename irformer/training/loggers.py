@@ -10,9 +10,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
-from irformer.config import instantiate
+from irformer.config.compose import instantiate
 from irformer.errors import UserError
-from irformer.training.logs import MetricsCsv
+from irformer.training.metrics_csv import MetricsCsv
 
 
 def build_loggers(logger: DictConfig, folder: Path, name: str) -> list[Logger]:

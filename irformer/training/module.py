@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from irformer.benchmark import evaluate_image
 from irformer.data.samples import Sample, to_batch
 from irformer.data.test_sets import TestPair
-from irformer.inference import NetworkRestorer, NonFiniteOutputError
-from irformer.tasks import Task
+from irformer.evaluation.evaluate import evaluate_image
+from irformer.evaluation.restorers import NetworkRestorer, NonFiniteOutputError
+from irformer.tasks.task import Task
 from irformer.training.losses import WeightedSum
 from irformer.training.mixup import Mixup
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from irformer.core.words import nearest
 from irformer.errors import UserError
-from irformer.words import nearest
 
 _FULL = "32-true"
 _WORDS = {

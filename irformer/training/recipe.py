@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
-from irformer.config import instantiate
+from irformer.config.compose import instantiate
 from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.training.mixup import Mixup

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irformer.building import first_line
-from irformer.checkpoints import LAST
+from irformer.core.trust import shortened
 from irformer.errors import UserError
-from irformer.pickled_files import read_pickled, require_file, unpacks_to_more
-from irformer.trust import shortened
+from irformer.weights.building import first_line
+from irformer.weights.checkpoints import LAST
+from irformer.weights.pickles import read_pickled, require_file, unpacks_to_more
 
 PREVIOUS = LAST.with_name("previous.ckpt")
 RESULTS = Path("results.json")

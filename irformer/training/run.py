@@ -19,29 +19,29 @@ from rich.text import Text
 from torch.multiprocessing.spawn import ProcessExitedException
 from tqdm import tqdm
 
-from irformer.arms import CONFIG
-from irformer.benchmark import SetResult, evaluate, results_record
-from irformer.checkpoints import BEST, LAST, load_checkpoint
-from irformer.data.module import RestorationData
+from irformer.config.saved import CONFIG
+from irformer.core.faults import machine_fault
+from irformer.core.files import cut_back, locked, remove_temporary_files, require_writable, write_atomically
+from irformer.core.trust import Trust
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.errors import UserError, without_traceback
-from irformer.faults import machine_fault
-from irformer.files import cut_back, locked, remove_temporary_files, require_writable, write_atomically
-from irformer.inference import NetworkRestorer, Restorer, baseline
-from irformer.provenance import PROVENANCE, add_entry, cpu_name, start_entry
-from irformer.report import benchmark_table, crop_rows, write_page
-from irformer.results import write_results
-from irformer.tasks import Task
-from irformer.training.debug import Overfit
+from irformer.evaluation.evaluate import SetResult, evaluate, results_record
+from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
+from irformer.evaluation.results import write_results
+from irformer.reporting.page import benchmark_table, crop_rows, write_page
+from irformer.tasks.task import Task
+from irformer.training.callbacks.debugging import Overfit
+from irformer.training.callbacks.monitor import Monitor
+from irformer.training.data_module import RestorationData
 from irformer.training.loggers import close_loggers, writer_errors_reported_once
 from irformer.training.module import RestorationModule
-from irformer.training.monitor import Monitor
+from irformer.training.provenance import PROVENANCE, add_entry, cpu_name, start_entry
 from irformer.training.ranks import RankWatch, lost_process
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.run_log import LOG, RunLog
 from irformer.training.stopping import Stopped, StopSignals
-from irformer.trust import Trust
+from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
 
 _log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ from conftest import picture
 from test_samples import super_resolution
 from test_test_sets import task_of
 
-from irformer.benchmark import evaluate, results_record
-from irformer.config import compose
-from irformer.data.images import write_image
+from irformer.config.compose import compose
+from irformer.config.image_sets import find_test_sets, training_data
 from irformer.data.leaks import require_no_test_images
 from irformer.data.packing import folder_source, open_source, pack_set, verify_set
 from irformer.data.sources import FolderImages, pair_folders
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.inference import BicubicRestorer
-from irformer.training.data import find_test_sets, training_data
+from irformer.evaluation.evaluate import evaluate, results_record
+from irformer.evaluation.restorers import BicubicRestorer
+from irformer.imaging.images import write_image
 
 
 def filled(folder: Path, *names: str, size: tuple[int, int] = (40, 48)) -> Path:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from web import Server, serving
 
-from irformer.data.archives import require_space, unpack
-from irformer.data.downloads import UnreachableError, fetch, md5, require_sum
-from irformer.data.origins import Archive, Part
+from irformer.datasets.archives import require_space, unpack
+from irformer.datasets.downloads import UnreachableError, fetch, md5, require_sum
+from irformer.datasets.origins import Archive, Part
 from irformer.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -16,16 +16,16 @@ from conftest import picture
 from PIL import Image
 from test_samples import super_resolution
 
-from irformer.benchmark import evaluate, results_record
-from irformer.config import compose
-from irformer.data import images
-from irformer.data.images import decode_image, list_images, read_gray, read_header, read_image, write_image
+from irformer.config.compose import compose
+from irformer.config.image_sets import training_data
 from irformer.data.sources import FolderImages, pair_folders
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.inference import BicubicRestorer
-from irformer.report import ResultTable, write_page
-from irformer.training.data import training_data
+from irformer.evaluation.evaluate import evaluate, results_record
+from irformer.evaluation.restorers import BicubicRestorer
+from irformer.imaging import images
+from irformer.imaging.images import decode_image, list_images, read_gray, read_header, read_image, write_image
+from irformer.reporting.page import ResultTable, write_page
 
 READERS = (read_header, decode_image, read_image, read_gray)
 
@@ -54,7 +54,7 @@ def test_a_file_is_opened_once(tmp_path, attempts, suffix, read):
     count = f"""
 import sys
 from pathlib import Path
-from irformer.data.images import {read.__name__}
+from irformer.imaging.images import {read.__name__}
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
 {read.__name__}(Path({str(path)!r}))
@@ -167,7 +167,7 @@ def test_giants_are_refused_by_their_header_before_anything_is_allocated(tmp_pat
     megapixels = f"{width * height / 1e6:,.0f}"
     reading = f"""
 from pathlib import Path
-from irformer.data.images import read_header, decode_image
+from irformer.imaging.images import read_header, decode_image
 from irformer.errors import UserError
 for read in (read_header, decode_image):
     try:
@@ -253,7 +253,7 @@ def test_names_that_are_not_utf_8_are_carried_through(tmp_path, attempts):
     training = FolderImages(pair_folders(folder, None, 2), 2)
     assert np.array_equal(training.hq(0), picture(40, 44))
     (folder / name).write_bytes(b"")
-    failing = f"from pathlib import Path; from irformer.data.images import read_image; read_image(Path({str(folder / name)!r}))"
+    failing = f"from pathlib import Path; from irformer.imaging.images import read_image; read_image(Path({str(folder / name)!r}))"
     error = subprocess.run([sys.executable, "-c", failing], capture_output=True, check=False).stderr.decode().splitlines()[-1]
     assert error.endswith(r"caf\udce9/\udce9t\udce9.png: not a readable image (0 bytes): restore or remove the file")
     attempts.refused("image files")

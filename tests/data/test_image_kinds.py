@@ -10,8 +10,8 @@ import pytest
 from conftest import picture
 from PIL import Image, ImageOps
 
-from irformer.data.images import decode_image, read_gray, read_header, read_image, write_image
 from irformer.errors import UserError
+from irformer.imaging.images import decode_image, read_gray, read_header, read_image, write_image
 
 HEIGHT, WIDTH = 12, 20
 RGB = Image.fromarray(picture(HEIGHT, WIDTH))

@@ -6,8 +6,8 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data.images import list_images, read_gray, read_header, read_image, read_intact_image, write_image
 from irformer.errors import UserError
+from irformer.imaging.images import list_images, read_gray, read_header, read_image, read_intact_image, write_image
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])

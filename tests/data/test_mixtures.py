@@ -8,12 +8,12 @@ import pytest
 from conftest import picture
 from test_samples import super_resolution
 
-from irformer.data.images import fingerprint, write_image
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mixtures import JoinedImages, chances
 from irformer.data.sources import FolderImages, ImagePair, find_training_set, pair_folders
 from irformer.data.test_sets import TestSet, find_test_set
 from irformer.errors import UserError
+from irformer.imaging.images import fingerprint, write_image
 
 
 @pytest.fixture

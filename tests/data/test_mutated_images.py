@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from irformer.data.decoding import native_stderr, upright
-from irformer.data.images import SUFFIXES, decode_image, read_gray, read_header, read_image
 from irformer.errors import UserError
+from irformer.imaging.decoding import native_stderr, upright
+from irformer.imaging.images import SUFFIXES, decode_image, read_gray, read_header, read_image
 
 RGB = Image.fromarray(picture(24, 36))
 GRAY = RGB.convert("L")

@@ -8,11 +8,11 @@ from conftest import picture
 from test_samples import super_resolution
 from torch.utils.data import DataLoader
 
-from irformer.data.images import write_image
 from irformer.data.mixtures import JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, pack_set
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import DecodingClock, FolderImages, pair_folders
+from irformer.imaging.images import write_image
 
 STEPS, BATCH = 6, 4
 

@@ -6,13 +6,13 @@ import torch
 from conftest import picture
 from torch.utils.data import DataLoader
 
-from irformer.data.images import write_image
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import FolderImages, find_training_set, pair_folders
-from irformer.degradations import Downscale
 from irformer.errors import UserError
-from irformer.resize import imresize
-from irformer.tasks import Protocol, Task
+from irformer.imaging.images import write_image
+from irformer.imaging.resize import imresize
+from irformer.tasks.degradations import Downscale
+from irformer.tasks.task import Protocol, Task
 
 
 def super_resolution(scale: int = 2) -> Task:

@@ -8,12 +8,12 @@ from conftest import picture
 from test_samples import super_resolution
 from torch.utils.data import DataLoader
 
-from irformer.data.images import write_image
 from irformer.data.mirrored import MirroredImages
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import FolderImages, pair_folders
 from irformer.data.stages import Stages
 from irformer.errors import UserError
+from irformer.imaging.images import write_image
 
 # Three stages: steps 0-1 take samples 0-7 and 8-15, steps 2-4 take 4 each up to 27, then 2 each.
 STAGES = Stages(steps=[2, 3, 1], patch_size=[8, 12, 20], batch_size=[8, 4, 2])

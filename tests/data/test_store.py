@@ -10,12 +10,12 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from irformer.data.images import read_image, write_image
 from irformer.data.packing import folder_source, open_source, pack_set, set_source, store_name, verify_set
 from irformer.data.sources import FolderImages
 from irformer.data.store import PackedImages, Store, changes
 from irformer.errors import UserError
-from irformer.resize import imresize
+from irformer.imaging.images import read_image, write_image
+from irformer.imaging.resize import imresize
 
 
 def quiet(_done: int, _total: int, _name: str) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from irformer.data.images import fingerprint, write_image
 from irformer.data.packing import folder_source, open_source, pack_set, verify_set
 from irformer.data.store import PackedImages
 from irformer.errors import UserError
+from irformer.imaging.images import fingerprint, write_image
 
 
 def quiet(*_progress) -> None:

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from irformer.config import compose, instantiate
-from irformer.data.images import write_image
+from irformer.config.compose import compose, instantiate
+from irformer.config.image_sets import find_test_sets
 from irformer.data.test_sets import available_test_sets, find_test_set
-from irformer.degradations import Downscale
 from irformer.errors import UserError
-from irformer.gray import to_gray
-from irformer.resize import imresize
-from irformer.tasks import Protocol, Task
-from irformer.training.data import find_test_sets
+from irformer.imaging.gray import to_gray
+from irformer.imaging.images import write_image
+from irformer.imaging.resize import imresize
+from irformer.tasks.degradations import Downscale
+from irformer.tasks.task import Protocol, Task
 
 PROTOCOL = Protocol(lr="matlab_uint8", border=2, padding="flip_always", metrics=("psnr_y",))
 

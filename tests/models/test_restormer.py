@@ -8,7 +8,7 @@ import torch
 from parity import assert_compiles_for_all_sizes
 from safetensors import safe_open
 
-from irformer.config import build_network, compose
+from irformer.config.compose import build_network, compose
 from irformer.models import Restormer
 from irformer.models.layers import DIV2K_MEAN, DIV2K_STD
 from irformer.models.restormer import from_official, to_official

@@ -11,12 +11,12 @@ from torch import nn
 
 from irformer.commands.benchmark import benchmark
 from irformer.commands.train import train
-from irformer.config import compose, options
+from irformer.config.compose import compose, options
+from irformer.core.folders import CONFIGS
 from irformer.errors import UserError
-from irformer.folders import CONFIGS
 from irformer.schema.check import check_config, check_node
 from irformer.schema.names import EXPECTED
-from irformer.schema.page import configuration_page
+from irformer.schema.reference import configuration_page
 
 GROUPS = ("task", "norm", "model", "loss", "optim", "data", "debug", "trainer")  # recipes are checked where they are built
 COUNT = "expected a whole number, 1 or more"

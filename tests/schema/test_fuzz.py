@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from irformer.config import compose
+from irformer.config.compose import compose
 from irformer.errors import UserError
 from irformer.schema.roles import leaves
 from irformer.training.build import build_run

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from irformer.commands.train import train
-from irformer.config import compose
-from irformer.data.catalog import SAMPLE_VAL, sample_photos
-from irformer.data.images import read_image, write_image
+from irformer.config.compose import compose
+from irformer.datasets.catalog import SAMPLE_VAL, sample_photos
+from irformer.imaging.images import read_image, write_image
 from irformer.training.build import build_run
 
 NETWORK = ["norm=iln", "model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]"]

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 from small_runs import SMALL, type_words, write_photos
 
-from irformer.commands.resume import resumed_config
-from irformer.config import compose
+from irformer.config.compose import compose
 from irformer.errors import UserError
+from irformer.runs.resume import resumed_config
 
 SAVED = ["data=sample", "trainer=gpu", "trainer.max_steps=7", "trainer.gradient_clip_val=0.5", "checkpoint_every=3", "optim.ema=null"]
 

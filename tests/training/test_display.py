@@ -19,9 +19,9 @@ from tiny import build, logged, train
 from irformer.data.samples import TrainingSamples
 from irformer.data.test_sets import TestPair
 from irformer.errors import UserError
-from irformer.training import monitor
-from irformer.training.display import ImageGrids
-from irformer.training.monitor import Monitor
+from irformer.training.callbacks import monitor
+from irformer.training.callbacks.display import ImageGrids
+from irformer.training.callbacks.monitor import Monitor
 from irformer.training.run import Run
 
 
@@ -68,7 +68,7 @@ def timed_run(tmp_path, monkeypatch, *words: str) -> Run:
     time.passes(3, run.module, "training_step")
     time.passes(2, run.module, "validation_step")
     time.passes(1, run.trainer.strategy, "save_checkpoint")
-    monkeypatch.setattr("irformer.dynamics.probe.probe", lambda network, batch: setattr(time, "now", time.now + 0.25) or {})
+    monkeypatch.setattr("irformer.training.callbacks.probe.probe", lambda network, batch: setattr(time, "now", time.now + 0.25) or {})
     return run
 
 
@@ -76,7 +76,7 @@ def monitor_of(run: Run) -> Monitor:
     return next(callback for callback in run.trainer.callbacks if isinstance(callback, Monitor))
 
 
-PROBE = ["+callbacks.probe._target_=irformer.dynamics.probe.Probe", "+callbacks.probe.every=2", "+callbacks.probe.images=1"]
+PROBE = ["+callbacks.probe._target_=irformer.training.callbacks.probe.Probe", "+callbacks.probe.every=2", "+callbacks.probe.images=1"]
 
 
 def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):

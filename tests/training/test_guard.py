@@ -15,9 +15,9 @@ from lightning.pytorch.plugins import MixedPrecision
 from tiny import build, logged, train
 from torch import Tensor, nn
 
-from irformer.config import build_network, compose, options
+from irformer.config.compose import build_network, compose, options
 from irformer.errors import UserError
-from irformer.training.guard import Guard
+from irformer.training.callbacks.guard import Guard
 from irformer.training.precision import set_precision
 from irformer.training.run import Run
 

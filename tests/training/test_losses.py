@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import nn
 
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.errors import UserError
 from irformer.training.build import build_run
 from irformer.training.losses import FFT, SSIM, Charbonnier, WeightedSum

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from small_runs import SMALL, type_words, write_photos
 
-from irformer.faults import machine_fault
-from irformer.files import write_atomically
-from irformer.training import checkpointing
-from irformer.training.logs import MetricsCsv
+from irformer.core.faults import machine_fault
+from irformer.core.files import write_atomically
+from irformer.training.callbacks import saving as checkpointing
+from irformer.training.metrics_csv import MetricsCsv
 from irformer.training.module import RestorationModule
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -244,7 +244,7 @@ def test_faults_are_told_by_the_file_that_they_belong_to(tmp_path, monkeypatch, 
 def test_full_disks_are_recognised_under_safetensors(tmp_path, attempts):
     import torch
 
-    from irformer.checkpoints import save_weights
+    from irformer.weights.checkpoints import save_weights
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))

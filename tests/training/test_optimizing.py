@@ -8,9 +8,9 @@ import torch
 from conftest import picture
 from rich.console import Console
 
-from irformer.config import compose
-from irformer.data.images import write_image
+from irformer.config.compose import compose
 from irformer.errors import UserError
+from irformer.imaging.images import write_image
 from irformer.training.build import build_run
 
 SMALL = [

@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_runs import NETWORK, SMALL, finish, start, type_words, write_photos
 
-from irformer.config import compose
+from irformer.config.compose import compose
 from irformer.errors import UserError
 from irformer.training.build import build_run
 

@@ -9,10 +9,10 @@ import torch
 from conftest import picture
 from omegaconf import DictConfig, OmegaConf
 
-from irformer.checkpoints import save_network
-from irformer.config import build_network, compose, options
-from irformer.data.images import write_image
+from irformer.config.compose import build_network, compose, options
+from irformer.imaging.images import write_image
 from irformer.training.build import build_run
+from irformer.weights.checkpoints import save_network
 
 FIGURES = [name for name in options("experiment") if name.startswith("figure1")]
 RECIPES = [name for name in options("experiment") if name not in FIGURES]

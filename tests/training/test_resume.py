@@ -13,10 +13,11 @@ import torch
 from small_runs import SMALL, finish, start, type_words, write_photos
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from irformer.core.files import locked
 from irformer.errors import UserError
-from irformer.files import locked
-from irformer.training import checkpointing, run
-from irformer.training.logs import MetricsCsv
+from irformer.training import run
+from irformer.training.callbacks import saving as checkpointing
+from irformer.training.metrics_csv import MetricsCsv
 from irformer.training.module import RestorationModule
 from irformer.training.resuming import find_resume
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tiny import build
 
-from irformer.benchmark import SetResult
-from irformer.checkpoints import load_checkpoint
-from irformer.config import compose
+from irformer.config.compose import compose
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.results import read_results
+from irformer.evaluation.evaluate import SetResult
+from irformer.evaluation.results import read_results
 from irformer.training.build import build_run
+from irformer.weights.checkpoints import load_checkpoint
 
 SMALL = [
     "norm=iln",
@@ -40,8 +40,8 @@ SMALL = [
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
     """A small validation set: one corner of a photo."""
-    from irformer.data.catalog import SAMPLE_VAL, sample_photos
-    from irformer.data.images import read_image, write_image
+    from irformer.datasets.catalog import SAMPLE_VAL, sample_photos
+    from irformer.imaging.images import read_image, write_image
 
     folder = tmp_path_factory.mktemp("val")
     write_image(folder / "eye.png", read_image(sample_photos(SAMPLE_VAL)[1])[80:145, 100:181])

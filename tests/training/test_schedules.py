@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from irformer.config import compose, instantiate
+from irformer.config.compose import compose, instantiate
 from irformer.errors import UserError
 from irformer.training.schedules import Cosine, MultiStep
 

@@ -7,14 +7,14 @@ from conftest import picture
 from rich.console import Console
 from torch.utils.data import DataLoader, default_collate
 
-from irformer.config import build_network, compose, instantiate, options
-from irformer.data.images import write_image
+from irformer.config.compose import build_network, compose, instantiate, options
 from irformer.data.samples import GlobalBatches, TrainingSamples, to_batch
 from irformer.data.sources import FolderImages, pair_folders
-from irformer.degradations import DeviceDegradation, GaussianNoise, Jpeg
 from irformer.errors import UserError
-from irformer.gray import to_gray
-from irformer.tasks import Task
+from irformer.imaging.gray import to_gray
+from irformer.imaging.images import write_image
+from irformer.tasks.degradations import DeviceDegradation, GaussianNoise, Jpeg
+from irformer.tasks.task import Task
 from irformer.training.build import build_run
 
 TASKS = [name for name in options("task") if not name.startswith("_")]

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from small_runs import SMALL, type_words, write_photos
 
-from irformer.provenance import add_entry, git_state, start_entry
-from irformer.report import ResultTable
+from irformer.reporting.page import ResultTable
+from irformer.training.provenance import add_entry, git_state, start_entry
 from irformer.training.run_log import RunLog, log_only
 
 AREA = "runs and sweeps"

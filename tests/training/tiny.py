@@ -4,9 +4,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from irformer.config import compose
-from irformer.data.catalog import SAMPLE_VAL, sample_photos
-from irformer.data.images import read_image, write_image
+from irformer.config.compose import compose
+from irformer.datasets.catalog import SAMPLE_VAL, sample_photos
+from irformer.imaging.images import read_image, write_image
 from irformer.training.build import build_run
 from irformer.training.run import Run
 

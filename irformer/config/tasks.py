@@ -1,0 +1,120 @@
+"""Tasks as configurations: what sets one apart from the task of that name in configs/task, and how it is composed again from a record."""
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from irformer.config.compose import compose, instantiate, options
+from irformer.errors import UserError
+from irformer.schema.check import check_node
+from irformer.tasks.task import Task
+
+_RECORDED = "_recorded"
+
+
+def build_task(node: DictConfig) -> Task:
+    """Build the task of a configuration; `Task.changes` says where it departs from the task of that name in configs/task."""
+    config: Any = OmegaConf.to_container(node, resolve=True)
+    check_node("task", config)
+    task: Task = instantiate(node)
+    changes = changed_keys(config)
+    changes.pop("test_sets", None)  # says where a task is measured, not what it is
+    if changes:
+        own: Task = instantiate(_own(task.name).task)
+        # A preset speaks of all tasks, and a task drops the rules that it has no use for.
+        without_effect = [
+            key
+            for key in changes
+            if key.startswith("protocol.") and getattr(own.protocol, key[9:], None) == getattr(task.protocol, key[9:], None)
+        ]
+        changes = {key: change for key, change in changes.items() if key not in without_effect}
+    return replace(task, changes=changes)
+
+
+def changed_keys(task: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fewest changes that make the task of that name in configs/task the given one; what follows from a change is not listed.
+
+    Args:
+        task: the resolved `task` part of a configuration, plain values.
+
+    Returns:
+        By dotted key the value of configs/task and the given one, `{"protocol.sigma": (25, 35)}`. Empty where configs/task has no task of
+        that name to compare with.
+    """
+    if not _is_known(task.get("name")):
+        return {}
+    here = _flat(task)
+    config = copy.deepcopy(_own(task["name"]))
+    literal = _flat(OmegaConf.to_container(config.task, resolve=False))
+    before = _flat(OmegaConf.to_container(config.task, resolve=True))
+    changes = {}
+    follows = {key for key, value in literal.items() if isinstance(value, str) and "${" in value}
+    for keys in (here.keys() - follows, follows & here.keys()):  # what refers to a key follows its change
+        now = _flat(OmegaConf.to_container(config.task, resolve=True))
+        for key in (key for key in here if key in keys):
+            if key not in now or now[key] != here[key]:
+                changes[key] = (before.get(key), here[key])
+                OmegaConf.update(config, f"task.{key}", here[key], force_add=True)
+    return changes
+
+
+def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str]) -> DictConfig:
+    """Compose a benchmark's configuration for the task that a checkpoint was trained for, with words of the command line on top.
+
+    Args:
+        name: of the task.
+        task: the resolved `task` part of the configuration that the checkpoint was trained with; None where only the name is known.
+        words: of the command line, without `task=`.
+
+    Raises:
+        UserError: a word does not fit this task, or configs/task does not have it.
+    """
+    on_top = [word for word in words if word.lstrip("+~").startswith(("task.", "protocol="))]
+    if not _is_known(name):
+        if task is None or on_top:
+            what = f"{on_top[0]} needs task=NAME" if on_top else "give task=NAME"
+            raise UserError(f"the checkpoint was trained for the task {name}, which configs/task does not have: {what}")
+        config = compose("benchmark", list(words))
+        OmegaConf.set_struct(config, False)
+        config.task = dict(task)
+        return config
+    changes = changed_keys(task or {})
+    recorded = OmegaConf.create({"defaults": [name, "_self_"]})
+    for key, (_, value) in changes.items():
+        OmegaConf.update(recorded, key, value, force_add=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "task" / f"{_RECORDED}.yaml"
+        file.parent.mkdir()
+        OmegaConf.save(recorded, file)
+        try:
+            return compose("benchmark", [f"task={_RECORDED}", *words, f"hydra.searchpath=['file://{folder}']"])
+        except ConfigCompositionException as error:
+            word = next((word for word in words if f"'{word.partition('=')[0].lstrip('+~')}'" in str(error)), None)
+            if word is None:
+                raise
+            raise UserError(f"{word}: the task {name}, for which the checkpoint was trained, has no such key") from None
+
+
+@cache
+def _own(name: str) -> DictConfig:
+    """A configuration with the task of that name as configs/task has it."""
+    return compose("benchmark", [f"task={name}", "checkpoint=none"])
+
+
+def _is_known(name: Any) -> bool:
+    return name in options("task") and not name.startswith("_")
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,30 @@
+"""Names of classes in files that earlier versions wrote: where each class is now."""
+
+from typing import Any
+
+# Modules that moved, by the name that a saved configuration or a weights file may still use.
+_MODULES = {
+    "irformer.tasks.degradations": "irformer.tasks.degradations",
+    "irformer.training.callbacks.probe": "irformer.training.callbacks.probe",
+    "irformer.training.callbacks.debugging": "irformer.training.callbacks.debugging",
+    "irformer.training.callbacks.display": "irformer.training.callbacks.display",
+    "irformer.training.callbacks.guard": "irformer.training.callbacks.guard",
+    "irformer.training.callbacks.monitor": "irformer.training.callbacks.monitor",
+}
+
+
+def current_name(target: Any) -> Any:
+    """The present name of a class; other values are returned unchanged."""
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.rpartition(".")
+    return f"{_MODULES[module]}.{name}" if module in _MODULES else target
+
+
+def with_current_names(node: Any) -> Any:
+    """A copy of plain data in which every `_target_`, at any depth, is a present name."""
+    if isinstance(node, dict):
+        return {key: current_name(value) if key == "_target_" else with_current_names(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [with_current_names(value) for value in node]
+    return node

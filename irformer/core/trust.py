@@ -1,0 +1,212 @@
+"""Decides which classes a file may name: the one place that turns a name read from a file into a class.
+
+Weights files and run folders are data. A record or a saved configuration names classes by `_target_`, and only classes listed here, or of
+packages that the user trusts, are ever imported or called for it.
+"""
+
+import argparse
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from irformer.errors import UserError
+
+VARIABLE = "IRFORMER_TRUST"
+
+Purpose = Literal["network", "task", "run"]
+
+_NETWORKS = ("irformer.models", "irformer.norms")
+_TASKS = ("irformer.tasks",)
+# Packages whose classes a file may name. Classes that these modules import from elsewhere do not count.
+_PACKAGES: dict[Purpose, tuple[str, ...]] = {
+    "network": _NETWORKS,
+    "task": _TASKS,
+    "run": (
+        *_NETWORKS,
+        *_TASKS,
+        "irformer.training.callbacks",
+        "irformer.training.losses",
+        "irformer.training.schedules",
+        "torch.optim",
+    ),
+}
+# Single classes of large packages. None of them imports code, or writes outside of the run's folder, by what its arguments say.
+_CLASSES: dict[Purpose, frozenset[str]] = {
+    "network": frozenset(),
+    "task": frozenset(),
+    "run": frozenset(
+        {"lightning.Trainer", "lightning.pytorch.Trainer"}
+        | {f"torch.nn.{name}" for name in ("L1Loss", "MSELoss", "SmoothL1Loss", "HuberLoss")}
+        | {
+            f"lightning.pytorch.callbacks.{name}"
+            for name in ("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "RichProgressBar", "Timer", "TQDMProgressBar")
+        }
+        | {f"lightning.pytorch.loggers.{name}" for name in ("TensorBoardLogger", "WandbLogger")}
+        | {f"lightning.pytorch.strategies.{name}" for name in ("DDPStrategy", "FSDPStrategy", "SingleDeviceStrategy")}
+    ),
+}
+# Arguments that a file may give, for classes that could start a program by others.
+_ARGUMENTS: dict[str, frozenset[str]] = {
+    "lightning.pytorch.loggers.WandbLogger": frozenset(
+        {"entity", "group", "job_type", "log_model", "mode", "notes", "offline", "prefix", "project", "tags"}
+    ),
+}
+_MAY_NAME: dict[Purpose, str] = {
+    "network": "a file may only name networks and norms of irformer",
+    "task": "a file may only name tasks and degradations of irformer",
+    "run": "a saved configuration may only name classes that the configurations of irformer offer",
+}
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class Trust:
+    """Which classes a file may name: those built into irformer, and those of packages that the user trusts.
+
+    Args:
+        packages: names of packages whose classes any file may name, submodules included. Those in the variable IRFORMER_TRUST
+            (separated by commas) are added.
+        names: full names of single classes that the user has named, on the command line for example.
+
+    Raises:
+        UserError: an entry is not the name of a package.
+    """
+
+    def __init__(self, packages: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+        if isinstance(packages, str) or not all(isinstance(name, str) for name in packages):
+            raise UserError(f"trust={packages}: expected a list of packages, for example trust=[mypkg]")
+        entries = [("trust", name) for name in packages]
+        entries += [(VARIABLE, name.strip()) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+        for source, name in entries:
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{source}={shortened(name)}: expected the name of a package, for example mypkg")
+        self.packages = tuple(dict.fromkeys(name for _, name in entries))
+        self.names = frozenset(names)
+
+    def with_names(self, names: Sequence[str]) -> "Trust":
+        """The same, with further single classes that the user has named."""
+        return Trust(self.packages, [*self.names, *names])
+
+    def is_builtin(self, target: str, purpose: Purpose) -> bool:
+        """Whether a name lies in the set that is built into irformer."""
+        return target in _CLASSES[purpose] or any(_within(target, package) for package in _PACKAGES[purpose])
+
+    def find(self, target: Any, purpose: Purpose) -> Callable[..., Any]:
+        """Import what a file names. Nothing is imported before the name is known to be allowed.
+
+        Args:
+            target: the value of `_target_` in the file.
+            purpose: what the file describes: a network, a task, or a whole run.
+
+        Returns:
+            The class; in packages that the user trusts also a function.
+
+        Raises:
+            UserError: the name is not allowed, or there is no such class.
+        """
+        if not isinstance(target, str) or not _NAME.fullmatch(target):
+            raise UserError(f"_target_={shortened(target)}: expected the full name of a class, as irformer.models.SwinIR")
+        module, _, name = target.rpartition(".")
+        if target in self.names or target in _CLASSES[purpose]:
+            return _imported(module, name, target)
+        builtin = next((package for package in _PACKAGES[purpose] if _within(module, package)), None)
+        package = builtin or next((package for package in self.packages if _within(module, package)), None)
+        if package is None:
+            raise UserError(self._refusal(target, purpose, target.partition(".")[0]))
+        try:
+            found = _imported(module, name, target)
+        except UserError:
+            if builtin is None:
+                raise
+            raise UserError(self._refusal(target, purpose, None)) from None
+        home = str(getattr(found, "__module__", ""))
+        if builtin is not None and not (isinstance(found, type) and _within(home, builtin)):
+            raise UserError(self._refusal(target, purpose, None))
+        if builtin is None and not any(_within(home, trusted) for trusted in self.packages):
+            raise UserError(self._refusal(target, purpose, home.partition(".")[0]))
+        return found
+
+    def require(self, node: Any, purpose: Purpose) -> None:
+        """Check every `_target_` in plain data of any depth.
+
+        Raises:
+            UserError: a class is not allowed; it is named.
+        """
+        for target in targets(node):
+            self.find(target, purpose)
+
+    def require_arguments(self, target: str, arguments: Sequence[str]) -> None:
+        """Check what a file gives to a class, besides the class itself.
+
+        Raises:
+            UserError: an argument is not allowed in files; it is named.
+        """
+        allowed = _ARGUMENTS.get(target)
+        if allowed is None or target in self.names or any(_within(target, package) for package in self.packages):
+            return
+        unknown = next((name for name in arguments if name not in allowed), None)
+        if unknown is not None:
+            package = target.partition(".")[0]
+            raise UserError(f"gives {target} {shortened(unknown)}; known: {', '.join(sorted(allowed))}; {how_to_trust(package)}")
+
+    @staticmethod
+    def _refusal(target: str, purpose: Purpose, package: str | None) -> str:
+        remedy = "" if package is None else f" or of packages that you trust: {how_to_trust(package)}"
+        return f"wants to build {shortened(target)}; {_MAY_NAME[purpose]}{remedy}"
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust PACKAGE` to a command that reads weights; `Trust(arguments.trust)` is what it says."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package besides irformer whose classes the file may name, only if you know where the file comes from; may be repeated",
+    )
+
+
+def how_to_trust(package: str) -> str:
+    """How a user trusts a package, for a message."""
+    name = shortened(package)
+    return f"trust=[{name}], --trust {name} or {VARIABLE}={name}, only if you know where the file comes from"
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """Every value of `_target_` in plain data, at any depth."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from targets(value)
+
+
+def shortened(value: Any, length: int = 80) -> str:
+    """Text from a file for a message: in one line, printable and short. Other values are named by their type."""
+    if not isinstance(value, str | int | float | bool | None):
+        return f"a {type(value).__name__}"
+    text = "".join(sign if sign.isprintable() else "?" for sign in (value[: length + 1] if isinstance(value, str) else repr_of(value)))
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def repr_of(value: int | float | bool | None) -> str:
+    """A number as text; Python refuses to write out whole numbers of several thousand digits."""
+    return f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) >= 2**64 else str(value)
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _imported(module: str, name: str, target: str) -> Callable[..., Any]:
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"{shortened(target)}: there is no such class; is its package installed?") from None
+    if not callable(found):
+        raise UserError(f"{shortened(target)}: expected a class, found a {type(found).__name__}")
+    return found

@@ -1,0 +1,146 @@
+"""Restoring test sets and measuring the results: one function, used in validation, at the end of a run and by scripts/benchmark.py."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irformer.data.test_sets import TestPair, TestSet
+from irformer.evaluation.restorers import NonFiniteOutputError, Restorer
+from irformer.evaluation.results import strict
+from irformer.metrics import measure
+from irformer.tasks.task import Protocol, Task
+
+Metrics = dict[str, float]
+
+
+def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tuple[Metrics, NDArray[np.uint8]]:
+    """Restore one degraded image and measure it against the clean one: the one place where a number of this project comes from.
+
+    Returns:
+        The protocol's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
+
+    Raises:
+        NonFiniteOutputError: the restorer's output is not finite; the image is named.
+    """
+    try:
+        restored = restorer(pair.lq)
+    except NonFiniteOutputError as error:
+        raise NonFiniteOutputError(f"{pair.name}: {error}") from None
+    return measure(restored, pair.hq, protocol.metrics, protocol.border, protocol.luma or "exact"), restored
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """The metrics of every image of a test set, in their order."""
+
+    name: str
+    lq_source: str
+    remarks: list[str] = field(default_factory=list)
+    per_image: dict[str, Metrics] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Means over the images, as papers report them: of each image's dB, never of pooled errors."""
+        rows = list(self.per_image.values())
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for results.json; infinite metrics as `irformer.evaluation.results.strict` writes them."""
+        values: dict[str, Any] = {
+            "images": len(self.per_image),
+            "lq": self.lq_source,
+            "remarks": self.remarks,
+            "metrics": self.metrics,
+            "per_image": self.per_image,
+        }
+        return strict(values)
+
+
+def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
+    """Restore and measure every image of a test set.
+
+    Args:
+        restorer: degraded to restored image.
+        test_set: the images, and the protocol of its task.
+        on_image: called with the name of each image when it is done, to show progress.
+    """
+    result = SetResult(test_set.name, test_set.lq_source, test_set.remarks)
+    for pair in test_set:
+        try:
+            result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
+        except NonFiniteOutputError as error:
+            raise NonFiniteOutputError(f"{test_set.name}/{error}") from None
+        if on_image:
+            on_image(pair.name)
+    return result
+
+
+def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
+    """What results.json holds: which weights, which task and protocol, and every number.
+
+    Args:
+        checkpoint: what was measured.
+        task: the task.
+        padding: of the restorer, which the protocol may have left to the network.
+        results: of each test set.
+    """
+    return {
+        "checkpoint": checkpoint,
+        "task": task.name,
+        "task_label": task.label,
+        "protocol": {**task.protocol.as_dict(), "padding": padding},
+        "test_sets": {result.name: result.as_dict() for result in results},
+    }
+
+
+@cache
+def _published() -> list[dict[str, Any]]:
+    return json.loads((Path(__file__).parent / "published.json").read_text())
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published result: which model, trained on what, its metrics on each test set, and where its protocol is another than the run's."""
+
+    model: str
+    train_data: str | None
+    source: str
+    differences: tuple[str, ...]
+    test_sets: dict[str, Metrics]
+
+
+# Rules that make another task of it: rows at another level are left out, while rows under another rule are marked.
+_LEVELS = ("sigma", "quality")
+# What a published row does not depend on: each network was measured with the padding of its own test code.
+_NOT_OF_ROWS = ("padding", "metrics")
+
+
+def published_rows(task: Task, test_sets: Sequence[str]) -> list[PublishedRow]:
+    """The published results for a task that cover at least one of the test sets, in the order of their publication.
+
+    A blind task is compared with the blind rows that were measured at its level. A task whose degradation departs from configs/task has
+    no published rows.
+    """
+    own = {key.removeprefix("protocol."): there for key, (there, _) in task.changes.items()}
+    if any(not key.startswith("protocol.") for key in task.changes):
+        return []
+    own = {name: there for name, there in own.items() if name not in _NOT_OF_ROWS and there is not None}
+    rows: dict[tuple[str, str | None, str, tuple[str, ...]], PublishedRow] = {}
+    for entry in _published():
+        if entry["task"] != task.name or entry["test_set"] not in test_sets:
+            continue
+        rules = {**own, **entry["protocol"]}  # what a row does not say is the task's own rule
+        differing = {name: value for name, value in rules.items() if getattr(task.protocol, name) not in (None, value)}
+        if any(name in differing for name in _LEVELS):
+            continue
+        told = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())
+        key = (entry["model"], entry.get("train_data"), entry["source"], told)
+        row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
+        row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name.startswith(("psnr", "ssim"))}
+    return list(rows.values())

@@ -1,0 +1,84 @@
+"""results.json: what a run or a benchmark has measured, as strict JSON.
+
+JSON has no infinity, but the PSNR of two equal images is infinite. It is written as the string "Infinity" and read back as a number; the
+bare word that Python's json module writes by default, which files of earlier versions hold, is read as well.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from irformer.core.files import write_atomically
+from irformer.errors import UserError
+
+
+def _not_nan(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("NaN, expected a number")
+    return value
+
+
+_Metrics = Annotated[dict[str, Annotated[float, AfterValidator(_not_nan)]], Field(min_length=1)]
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Set(_Lenient):
+    metrics: _Metrics
+    per_image: Annotated[dict[str, _Metrics], Field(min_length=1)]
+
+
+class _Protocol(_Lenient):
+    metrics: list[str]
+
+
+class _Record(_Lenient):
+    task: str
+    protocol: _Protocol
+    test_sets: dict[str, _Set]
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a results.json of a run or a benchmark.
+
+    Returns:
+        The record (see `irformer.evaluation.evaluate.results_record`), with every metric as a number, finite or infinite.
+
+    Raises:
+        UserError: the file cannot be read, is not JSON, lacks a key, or holds a metric that is not a number.
+    """
+    try:
+        record = _Record.model_validate(json.loads(path.read_text(encoding="utf-8"))).model_dump()
+        for name, part in record["test_sets"].items():
+            for image, metrics in part["per_image"].items():
+                if missing := part["metrics"].keys() - metrics.keys():
+                    raise ValueError(f"test_sets.{name}.per_image.{image} has no {', '.join(sorted(missing))}")
+        return record
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = f"{key}: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise UserError(f"{path}: cannot be read ({' '.join(reason.split())}); expected what a run or a benchmark writes at its end")
+
+
+def write_results(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as strict JSON, to a temporary file that then replaces the old one."""
+    text = json.dumps(strict(record), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def strict(value: Any) -> Any:
+    """A copy of plain values in which JSON can say every number: an infinite one becomes the string "Infinity" or "-Infinity"."""
+    if isinstance(value, Mapping):
+        return {key: strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(inner) for inner in value]
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Pixels: reading image files, colour and gray, resizing."""

@@ -1,0 +1,203 @@
+"""From the bytes of an image file to its pixels, by the decoder that reports damage in each format.
+
+OpenCV decodes PNG, JPEG and WebP, since published results were computed from its pixels. It returns TIFF files whose compressed data are
+damaged as if they were whole, drops the alpha channel of gray ones and multiplies colours by it; Pillow does none of this, but reads no
+16-bit colour. BMP files go to Pillow too, which reports truncated ones without a C++ trace on standard error.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from irformer.imaging.gray import gray_as_opencv_reads
+from irformer.imaging.headers import FileHeader, ImageError, damaged
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """The pixels of an image file, upright.
+
+    Args:
+        pixels: [H, W, 3], RGB, or [H, W, 1], gray; uint8 or uint16.
+        alpha: [H, W], of the same type, 0 (transparent) to the largest value (opaque); None where the file has none.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None
+
+    @property
+    def opaque(self) -> bool:
+        """Whether no pixel is transparent, not even in part."""
+        return self.alpha is None or bool(self.alpha.min() == np.iinfo(self.alpha.dtype).max)
+
+
+def decode(data: bytes, header: FileHeader) -> DecodedImage:
+    """Decode the bytes of an image file.
+
+    Args:
+        data: the whole file.
+        header: of these bytes.
+
+    Raises:
+        ImageError: the data are damaged, or of a kind that would be read wrong.
+    """
+    require_readable(header)
+    if header.format in ("TIFF", "BMP"):
+        stored = _decode_deep_tiff(data, header) if header.colours == "rgb" and header.depth == 16 else _decode_by_pillow(data, header)
+    else:
+        stored = _decode_by_opencv(data, header)
+    _require_size(stored.pixels, header)
+    if header.premultiplied and not stored.opaque:
+        raise ImageError("colours are multiplied by alpha, expected unassociated alpha", remedy="convert the file")
+    return stored
+
+
+def decode_gray(data: bytes, header: FileHeader) -> NDArray[np.uint8]:
+    """Decode an opaque 8-bit colour file as gray [H, W, 1], upright, by OpenCV's own conversion for its format.
+
+    Raises:
+        ImageError: the data are damaged.
+    """
+    if header.format in ("TIFF", "BMP"):
+        image = decode(data, header)  # OpenCV would not notice damage in a TIFF
+        if header.format == "TIFF" or image.alpha is None:
+            return gray_as_opencv_reads(image.pixels)  # type: ignore[arg-type]
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise damaged()
+    gray = upright(np.asarray(pixels, np.uint8)[..., None], header.orientation)
+    _require_size(gray, header)
+    return np.ascontiguousarray(gray)
+
+
+def _require_size(pixels: NDArray, header: FileHeader) -> None:
+    if pixels.shape[:2] != header.upright_size:
+        raise ImageError("damaged, header and pixels disagree about the size")
+
+
+def require_readable(header: FileHeader) -> None:
+    """See that a file is of a kind that is decoded without loss.
+
+    Raises:
+        ImageError: it is not; the message says what was found.
+    """
+    if header.colours not in ("gray", "rgb", "palette"):
+        raise ImageError(f"colours are {header.colours}, expected RGB or gray", remedy="convert the file")
+    if header.samples != "unsigned" or header.depth > 16:
+        found = f"{header.depth}-bit samples" if header.samples == "unsigned" else f"samples are {header.samples}"
+        raise ImageError(f"{found}, expected 8 or 16 bits without sign", remedy="convert the file")
+
+
+def upright(pixels: NDArray, orientation: int) -> NDArray:
+    """Turn stored pixels [H, W, ...] by EXIF orientation, 1 to 8: cameras store what the sensor saw."""
+    if orientation in (2, 4, 5, 7):
+        pixels = pixels[:, ::-1]
+    return np.rot90(pixels, {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0))
+
+
+def _decode_by_opencv(data: bytes, header: FileHeader) -> DecodedImage:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise damaged()
+    image, alpha = _split(pixels)
+    if header.colours == "gray" and image.shape[2] == 3:
+        image = image[..., :1]  # gray with alpha comes as four channels
+    if header.transparent is not None:
+        alpha = _alpha_of(image, header)
+    return _turned(image, alpha, header.orientation)
+
+
+def _split(pixels: NDArray) -> tuple[Pixels, Pixels | None]:
+    """OpenCV's [H, W], BGR or BGRA as RGB or gray [H, W, C] and alpha."""
+    if pixels.ndim == 2:
+        return pixels[..., None], None
+    if pixels.shape[2] == 4:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]  # type: ignore[return-value]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), None  # type: ignore[return-value]
+
+
+def _alpha_of(image: Pixels, header: FileHeader) -> Pixels:
+    """The alpha channel that one transparent colour stands for."""
+    spread = 255 // (2**header.depth - 1) if header.depth < 8 else 1
+    opaque = (image != np.array(header.transparent) * spread).any(-1)
+    return opaque.astype(image.dtype) * image.dtype.type(np.iinfo(image.dtype).max)
+
+
+def _turned(image: Pixels, alpha: Pixels | None, orientation: int) -> DecodedImage:
+    image = np.ascontiguousarray(upright(image, orientation))
+    return DecodedImage(image, None if alpha is None else np.ascontiguousarray(upright(alpha, orientation)))
+
+
+def _decode_by_pillow(data: bytes, header: FileHeader) -> DecodedImage:
+    image: ImageFile
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is damaged is refused, and tags that are of no use to the pixels may be
+            image = (TiffImageFile if header.format == "TIFF" else BmpImageFile)(io.BytesIO(data))
+            image.load()
+            turned = ImageOps.exif_transpose(image)  # loading a TIFF turns it and clears the tag, since Pillow 9
+    except MemoryError:
+        raise
+    except Exception:  # a decoder that meets hostile bytes may raise anything
+        raise damaged() from None
+    mode = {"1": "L", "P": "RGB", "YCbCr": "RGB", "RGBX": "RGB"}.get(turned.mode, turned.mode)
+    pixels = np.asarray(turned.convert(mode) if mode != turned.mode else turned)
+    if header.depth == 16:
+        pixels = pixels.astype(np.uint16)
+        pixels = 65535 - pixels if header.inverted else pixels
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    colours = 1 if header.colours == "gray" else 3
+    alpha = pixels[..., colours] if pixels.shape[2] > colours else None
+    return DecodedImage(np.ascontiguousarray(pixels[..., :colours]), None if alpha is None else np.ascontiguousarray(alpha))
+
+
+def _decode_deep_tiff(data: bytes, header: FileHeader) -> DecodedImage:
+    """16 bits for each of three colours, which Pillow does not read; OpenCV reports damage on standard error alone."""
+    with native_stderr() as lines:
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            pixels = None
+    if pixels is None or any("ERROR" in line for line in lines) or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise damaged()
+    return _turned(*_split(pixels), orientation=1)
+
+
+@contextlib.contextmanager
+def native_stderr() -> Iterator[list[str]]:
+    """Collect the lines that libraries write to file descriptor 2 within; they are in the list when the block is left."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield lines
+            finally:
+                os.dup2(kept, 2)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+    finally:
+        os.close(kept)

@@ -1,0 +1,1 @@
+"""Finished and interrupted runs: resuming, sweeps, arms and comparisons."""

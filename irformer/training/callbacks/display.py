@@ -1,0 +1,131 @@
+"""What a run shows while it trains: progress on the terminal, image grids in TensorBoard."""
+
+import sys
+import time
+from typing import Annotated, Any
+
+import cv2
+import lightning
+import numpy as np
+from annotated_types import Ge
+from lightning.pytorch.callbacks.progress import ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from numpy.typing import NDArray
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from irformer.data.test_sets import TestPair
+from irformer.evaluation.restorers import to_image, to_tensor
+from irformer.training.run_log import log_only
+
+
+class Progress(ProgressBar):
+    """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in log files.
+
+    Args:
+        line_seconds: seconds between two lines.
+    """
+
+    def __init__(self, line_seconds: Annotated[float, Ge(0)] = 30.0) -> None:
+        super().__init__()
+        self.line_seconds = line_seconds
+        self._enabled = True
+        self._bar: tqdm | None = None
+        self._last_line = self._last_moved = 0.0
+        self._shown: dict[str, str] = {}
+
+    def disable(self) -> None:
+        """Lightning calls this on all processes but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar."""
+        self._last_line = self._started = time.monotonic()
+        self._first_step = trainer.global_step
+        if self._enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="it", dynamic_ncols=True, smoothing=0.05)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on; the loss is fetched from the device only where it is shown."""
+        if not self._enabled:
+            return
+        now = time.monotonic()
+        last = trainer.global_step == trainer.max_steps
+        if self._bar is not None:
+            self._bar.n = trainer.global_step
+            if now - self._last_moved > 0.5 or last:
+                self._last_moved = now
+                self._bar.set_postfix({"loss": f"{outputs['loss'].item():.4f}", **self._shown})
+        if now - self._last_line > self.line_seconds or last:
+            self._last_line = now
+            rate = (trainer.global_step - self._first_step) / max(now - self._started, 1e-9)
+            left = (trainer.max_steps - trainer.global_step) / max(rate, 1e-9)
+            shown = "".join(f"  {name} {value}" for name, value in self._shown.items())
+            line = (
+                f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} it/s  {tqdm.format_interval(left)} left  "
+                f"loss {outputs['loss'].item():.4f}{shown}"
+            )
+            if self._bar is None:
+                print(line, flush=True)
+            else:
+                log_only.info(line)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remember the validation's metrics."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                self._shown[name] = f"{value.item():.2f}" if "psnr" in name else f"{value.item():.4f}"
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class ImageGrids(lightning.Callback):
+    """TensorBoard images at every validation: degraded (enlarged to size), restored and clean, side by side.
+
+    Args:
+        images: of the validation set, from its start.
+        crop: side of the part that is shown, in HQ pixels, from the centre.
+    """
+
+    def __init__(self, images: Annotated[int, Ge(0)] = 4, crop: Annotated[int, Ge(1)] = 192) -> None:
+        self.images = images
+        self.crop = crop
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: TestPair,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the grid of one image."""
+        if batch_idx >= self.images or not trainer.is_global_zero or "restored" not in outputs:
+            return
+        lq = enlarge(to_image(to_tensor(batch.lq)), *batch.hq.shape[:2])
+        grid = make_grid([to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)], padding=4)
+        title = f"val/{batch.name} (LQ, restored, HQ)"
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(title, grid, trainer.global_step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(title, [grid], trainer.global_step)
+
+
+def enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """[h, w, C] to [height, width, C] by repeating pixels."""
+    enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(enlarged, np.uint8).reshape(height, width, image.shape[2])  # OpenCV drops the axis of a single channel
+
+
+def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The middle of [H, W, C], `side` pixels wide and high, or what there is of it."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]

@@ -1,0 +1,1 @@
+"""Weights files: reading, recognising, building and exporting networks."""
