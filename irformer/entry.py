@@ -39,7 +39,7 @@ def entry(function: str, help_of: str = "") -> None:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         _discard_output()
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
 
 
 def _discard_output() -> None:

@@ -1,11 +1,11 @@
 """The folder of a benchmark's results.json: results of further test sets are added, and those of anything else are refused."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from irformer.core.files import lock_of
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results, strict, write_results
 
@@ -58,8 +58,7 @@ class ResultsFolder:
         Returns:
             The file.
         """
-        with self._writing(), (self.folder / ".lock").open("w") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)  # another process may add its sets at the same time
+        with self._writing(), lock_of(self.folder / ".lock"):  # another process may add its sets at the same time
             there = self._there()
             write_results(self.file, {**there, **record, "test_sets": {**there.get("test_sets", {}), **record["test_sets"]}})
         return self.file

@@ -1,7 +1,6 @@
 """Files that survive an interruption: renamed when they are whole, or cut back to their size at the time of the checkpoint."""
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from irformer.errors import UserError
@@ -71,7 +71,10 @@ def require_writable(folder: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file, or the entries of a folder, to the disk; Windows cannot open folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -85,24 +88,32 @@ def remove_temporary_files(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def lock_of(file: Path) -> FileLock:
+    """A lock that ends with the process that holds it, however that ends; `file` stays behind and means nothing by itself."""
+    return FileLock(file, fallback_to_soft=False)  # a soft lock would outlive a killed process
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process for a while; the lock ends with the process.
+    """Keep other processes from training in a folder.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process is training in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with forked workers, which may outlive us
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(
-                    f"{folder}: another process is training in this folder; wait for it or end it, or take another name=NAME"
-                ) from None
-            _log.warning("%s: this file system has no locks (%s): do not train twice in this folder", folder, error.strerror)
+    lock = lock_of(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{folder}: another process is training in this folder; wait for it or end it, or take another name=NAME") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        _log.warning("%s: this file system has no locks (%s): do not train twice in this folder", folder, error.strerror)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def file_sizes(folder: Path, patterns: Sequence[str]) -> dict[str, int]:

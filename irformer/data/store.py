@@ -6,7 +6,6 @@ written beside its place and renamed, so that what is found there is whole.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,8 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import Timeout
 from numpy.typing import NDArray
 
+from irformer.core.files import lock_of
 from irformer.data.sources import check_pairs
 from irformer.errors import UserError
 from irformer.imaging.images import ImageHeader, fingerprint, read_header, read_intact_image
@@ -239,20 +240,16 @@ def _only_packer(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process is packing it.
     """
-    lock = folder.with_name(f".{folder.name}.lock")
-    with lock.open("a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The process that held it before may have removed the file after we opened it; the lock of such a file locks nothing.
-            held = lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno()))
-        except BlockingIOError:
-            held = False
-        if not held:
-            raise UserError(f"{folder}: another process is packing this store: wait until it is done, or end it")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    file = folder.with_name(f".{folder.name}.lock")
+    try:
+        with lock_of(file).acquire(blocking=False):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                    file.unlink()
+    except Timeout:
+        raise UserError(f"{folder}: another process is packing this store: wait until it is done, or end it") from None
 
 
 def _pack_role(file: Path, headers: Sequence[ImageHeader], on_image: Callable[[Path], None]) -> list[dict[str, object]]:

@@ -1,12 +1,10 @@
 """Restormer (Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022, arXiv 2111.09881).
 
-With any norm. Modules are named as in the official code, so that its checkpoints fit once `from_official` has renamed their norms.
+With any norm. Modules are named as in the official code, so that its checkpoints fit once their norms are renamed.
 Its blocks are convolutional, so that features stay [B, C, H, W] throughout.
 """
 
 import math
-import re
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -239,13 +237,3 @@ class Restormer(nn.Module):
         x = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(x), skip2], 1)))
         x = self.decoder_level1(torch.cat([self.up2_1(x), skip1], 1))
         return self.refinement(x)
-
-
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the official code to that of Restormer here: its norms hold their parameters in a module `body`."""
-    return {re.sub(r"\b(norm[12])\.body\.", r"\1.", key): value for key, value in state.items()}
-
-
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of Restormer with the norm ln or ln_biasfree to that of the official code."""
-    return {re.sub(r"\b(norm[12])\.", r"\1.body.", key): value for key, value in state.items()}

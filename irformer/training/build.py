@@ -24,6 +24,7 @@ from irformer.schema.check import check_config
 from irformer.schema.roles import changed_keys
 from irformer.tasks.task import Task
 from irformer.training.callbacks.monitor import Clock
+from irformer.training.callbacks.order import require_order
 from irformer.training.callbacks.saving import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
 from irformer.training.data_module import RestorationData
 from irformer.training.loggers import build_loggers
@@ -108,6 +109,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
         callbacks.append(Ema(cfg.optim.ema))
     callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     callbacks.append(DueValidation())
+    require_order(callbacks)
     return instantiate(
         cfg.trainer,
         precision=set_precision(cfg.trainer.precision, cfg.trainer.accelerator),

@@ -132,7 +132,10 @@ def _git(folder: Path, words: Sequence[str], seconds: float) -> str | None:
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with what it has started, which may hold the pipe
+        if os.name == "nt":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it has started, which may hold the pipe
         process.communicate()
         return None
     return output if process.returncode == 0 else None

@@ -5,12 +5,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from subprocess import Popen
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from irformer.training.lightning_internals import disarm_process_observer, started_as_scripts, started_by_spawn
+from irformer.training.stopping import KILL
 
 # Seconds between two looks at the processes, and those that a lost connection waits for the process to be missed.
 _LOOK_EVERY = 0.05
@@ -21,7 +23,7 @@ class RankWatch:
     """As a context, ends a run when one of the processes that Lightning's launcher has started fails.
 
     The process that waits for the lost one may be within a collective that never returns, so that a thread reports and ends it.
-    Lightning's own observer kills the first process without a word; it is given nothing to observe.
+    Lightning's own observer is disarmed, since it kills the first process without a message.
 
     Args:
         launcher: of Lightning's strategy, or None.
@@ -47,30 +49,26 @@ class RankWatch:
 
     def wait_for_report(self) -> None:
         """Give the thread time to miss the process to which a connection was lost; it then ends this process."""
-        if self._processes():
+        if started_as_scripts(self.launcher):
             self._thread.join(_UNTIL_MISSED)
 
     def _watch(self) -> None:
         while not self._done.wait(_LOOK_EVERY):
-            processes = self._processes()
+            processes = started_as_scripts(self.launcher)
             if processes:
-                _blind_lightnings_observer()
+                disarm_process_observer()
             for local_rank, process in enumerate(processes, start=1):
                 status = process.poll()
                 if status and not self._done.is_set():
                     self._end(local_rank, status)
 
     def _end(self, local_rank: int, status: int) -> None:
-        rank = int(os.environ.get("NODE_RANK", 0)) * (len(self._processes()) + 1) + local_rank
+        rank = int(os.environ.get("NODE_RANK", 0)) * (len(started_as_scripts(self.launcher)) + 1) + local_rank
         code = self.report(f"process {rank} {ended(status)}")
-        self.launcher.kill(signal.SIGKILL)
+        self.launcher.kill(KILL)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
-
-    def _processes(self) -> list[Popen]:
-        processes = getattr(self.launcher, "procs", None) or []
-        return [process for process in processes if isinstance(process, Popen)]
 
 
 def ended(status: int) -> str:
@@ -79,7 +77,7 @@ def ended(status: int) -> str:
         return f"ended with status {status}; what it said stands above"
     number = -status
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"was killed by {name}" + (" (as by the kernel when memory runs out)" if number == signal.SIGKILL else "")
+    return f"was killed by {name}" + (" (as by the kernel when memory runs out)" if name == "SIGKILL" else "")
 
 
 def lost_process(error: BaseException, launcher: Any) -> str | None:
@@ -90,15 +88,9 @@ def lost_process(error: BaseException, launcher: Any) -> str | None:
         launcher: of Lightning's strategy, or None.
     """
     if isinstance(error, ProcessExitedException | ProcessRaisedException):  # ddp_spawn, as its parent sees it
-        for rank, process in enumerate(getattr(launcher, "procs", [])):
+        for rank, process in enumerate(started_by_spawn(launcher)):
             if process.exitcode not in (None, 0, 1, -signal.SIGTERM):  # torch ends the others by SIGTERM
                 return f"process {rank} {ended(process.exitcode)}"
         return None
     lost = isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     return "the connection to another process was lost" if lost else None
-
-
-def _blind_lightnings_observer() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "child-process-observer":
-            thread._child_processes = []  # type: ignore[attr-defined]

@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from rich.console import Console
 from rich.text import Text
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -34,13 +33,14 @@ from irformer.tasks.task import Task
 from irformer.training.callbacks.debugging import Overfit
 from irformer.training.callbacks.monitor import Monitor
 from irformer.training.data_module import RestorationData
+from irformer.training.lightning_internals import restore_loop_counters, spawns
 from irformer.training.loggers import close_loggers, writer_errors_reported_once
 from irformer.training.module import RestorationModule
 from irformer.training.provenance import PROVENANCE, add_entry, cpu_name, start_entry
 from irformer.training.ranks import RankWatch, lost_process
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.run_log import LOG, RunLog
-from irformer.training.stopping import Stopped, StopSignals
+from irformer.training.stopping import KILL, Stopped, StopSignals
 from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Run:
             watch.wait_for_report()
         watch.stop()
         if main and launcher is not None:
-            launcher.kill(signal.SIGKILL)  # those that wait for this process would wait for ever
+            launcher.kill(KILL)  # those that wait for this process would wait for ever
         if isinstance(error, Stopped):
             self._tell(console, f"stopped by {signal.Signals(error.signum).name}{self._saved()}")
         elif isinstance(error, UserError):  # a file that cannot be read any more
@@ -188,10 +188,10 @@ class Run:
         if resume is not None and resume.step >= self.trainer.max_steps:
             if resume.validation_due:
                 # Lightning restores its counters for training alone, and the logs are numbered by them.
-                self.trainer.fit_loop.load_state_dict(torch.load(resume.file, weights_only=True, mmap=True)["loops"]["fit_loop"])
+                restore_loop_counters(self.trainer, torch.load(resume.file, weights_only=True, mmap=True))
                 self.trainer.validate(self.module, self.data, ckpt_path=resume.file, verbose=False)
             return
-        if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
+        if spawns(self.trainer.strategy.launcher):
             self.stop.hold()  # the processes that it starts answer, and end it by their own end
         try:
             self.trainer.fit(self.module, self.data, ckpt_path=resume.file if resume else None)

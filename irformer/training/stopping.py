@@ -5,7 +5,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Windows has no SIGUSR1 and no SIGKILL; there, SIGTERM ends a process as SIGKILL does elsewhere.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+KILL: signal.Signals = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Launcher(Protocol):

@@ -11,6 +11,7 @@ from annotated_types import Interval
 from lightning.pytorch.profilers import Profiler
 
 from irformer.data.samples import Sample
+from irformer.training.lightning_internals import DATA_WAIT_ACTION
 
 try:
     import resource
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 DATA_WAIT, VALIDATION, PROBE, CHECKPOINTS = "data wait", "validation", "probe", "checkpoints"
 _ACTIVITIES = {
-    "[_TrainingEpochLoop].train_dataloader_next": DATA_WAIT,  # from the end of one batch to the arrival of the next
+    DATA_WAIT_ACTION: DATA_WAIT,  # from the end of one batch to the arrival of the next
     "save_checkpoint": CHECKPOINTS,
     VALIDATION: VALIDATION,
     PROBE: PROBE,

@@ -1,11 +1,10 @@
 """What a run keeps: averaged weights, the last checkpoint, the best weights."""
 
-import copy
 import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import torch
@@ -18,6 +17,7 @@ from irformer.core.faults import NO_ROOM
 from irformer.core.files import file_sizes, write_atomically
 from irformer.errors import UserError
 from irformer.training.callbacks.guard import step_was_skipped
+from irformer.training.lightning_internals import loop_counters, put_loop_counters, validate_within_training
 from irformer.training.module import RestorationModule
 from irformer.training.resuming import LOGS, PREVIOUS, STATE
 from irformer.training.stopping import StopSignals
@@ -97,7 +97,7 @@ class LastCheckpoint(lightning.Callback):
     A step is saved when it is wholly done: its numbers are in the logs, and the validation that belongs to it is done or noted as due.
     Lightning's own counters are taken at the end of the step's last batch, where Lightning knows how to go on from.
 
-    It has to stand first in the list of callbacks, so that the others have logged nothing of the next step when a step is saved.
+    It is the first callback, so that no other one has logged anything of the next step when a step is saved.
     It sees to the validation of the last step too, whatever the interval, so that the weights at the end are a candidate for the best.
 
     Args:
@@ -106,6 +106,8 @@ class LastCheckpoint(lightning.Callback):
         record: says at a step, as text, which network the checkpoint holds, so that the file alone rebuilds it.
         stop: the signals that end the run.
     """
+
+    first: ClassVar = True
 
     def __init__(self, folder: Path, every: int, record: Callable[[int], str], stop: StopSignals) -> None:
         self.folder = folder
@@ -141,7 +143,7 @@ class LastCheckpoint(lightning.Callback):
         if trainer.global_step == self._step:  # more batches to accumulate
             return
         self._step = trainer.global_step
-        self._loops = copy.deepcopy(trainer.fit_loop.state_dict())
+        self._loops = loop_counters(trainer)
         if self._step == trainer.max_steps:
             trainer.should_stop = True
 
@@ -186,7 +188,7 @@ class LastCheckpoint(lightning.Callback):
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the record, Lightning's counters and what the logs hold into the checkpoint."""
         checkpoint[RECORD] = self.record(trainer.global_step)
-        checkpoint["loops"]["fit_loop"] = self._loops
+        put_loop_counters(checkpoint, self._loops)
         checkpoint[STATE] = {"validation_due": self._saved[1], "sizes": file_sizes(self.folder, LOGS)}
 
     def _stop_wanted(self, trainer: lightning.Trainer) -> bool:
@@ -203,8 +205,10 @@ class LastCheckpoint(lightning.Callback):
 class DueValidation(lightning.Callback):
     """Does the validation in which a run was interrupted, before it goes on.
 
-    It has to stand last in the list of callbacks, so that the others are ready for it.
+    It is the last callback, so that the others are ready for it.
     """
+
+    last: ClassVar = True
 
     def __init__(self) -> None:
         self._due = False
@@ -216,21 +220,19 @@ class DueValidation(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Validate as Lightning's loop does after a batch."""
         if self._due:
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            loop.restarting = False
-            trainer.validating = True
-            loop.run()
-            trainer.training = True
+            validate_within_training(trainer)
 
 
 class BestWeights(lightning.Callback):
     """checkpoints/best.safetensors: the network with the best validation so far, by the first metric of the protocol.
 
-    It has to stand before `Ema` in the list of callbacks: at the end of a validation, Ema takes the averaged weights away again.
+    It precedes `Ema` in the list of callbacks: at the end of a validation, Ema restores the weights that are being trained.
 
     Args:
         save: writes the network's weights of a step with its validation metrics.
     """
+
+    precedes: ClassVar = (Ema,)
 
     def __init__(self, save: Callable[[dict[str, Tensor], int, dict[str, float]], None]) -> None:
         self.save = save
