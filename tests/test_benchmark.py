@@ -106,7 +106,7 @@ def test_published_rows_carry_their_source():
 
 def test_every_published_row_fits_a_task():
     """Its task exists, which reports its metrics, on its test set, and has the rules that the row names."""
-    entries = json.loads((Path(irformer.__file__).parent / "published.json").read_text())
+    entries = json.loads((Path(irformer.__file__).parent / "evaluation/published.json").read_text())
     tasks = {name: task_of(name) for name in {entry["task"] for entry in entries}}
     for entry in entries:
         task = tasks[entry["task"]]
