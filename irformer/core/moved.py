@@ -4,12 +4,12 @@ from typing import Any
 
 # Modules that moved, by the name that a saved configuration or a weights file may still use.
 _MODULES = {
-    "irformer.tasks.degradations": "irformer.tasks.degradations",
-    "irformer.training.callbacks.probe": "irformer.training.callbacks.probe",
-    "irformer.training.callbacks.debugging": "irformer.training.callbacks.debugging",
-    "irformer.training.callbacks.display": "irformer.training.callbacks.display",
-    "irformer.training.callbacks.guard": "irformer.training.callbacks.guard",
-    "irformer.training.callbacks.monitor": "irformer.training.callbacks.monitor",
+    "irformer.degradations": "irformer.tasks.degradations",
+    "irformer.dynamics.probe": "irformer.training.callbacks.probe",
+    "irformer.training.debug": "irformer.training.callbacks.debugging",
+    "irformer.training.display": "irformer.training.callbacks.display",
+    "irformer.training.guard": "irformer.training.callbacks.guard",
+    "irformer.training.monitor": "irformer.training.callbacks.monitor",
 }
 
 
