@@ -143,7 +143,6 @@ def test_few_modules_stand_outside_of_a_room() -> None:
         "__main__",
         "entry",
         "errors",
-        "metrics",
         "norms",
     }
 

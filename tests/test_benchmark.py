@@ -185,7 +185,9 @@ def test_the_task_s_protocol_decides_how_y_is_rounded():
     truth, lq = picture(24, 24), picture(24, 24, seed=1)
     protocol = Protocol(border=0, padding="network", metrics=("psnr_y",))
     exact, rounded = (
-        evaluate_image(DegradedRestorer(), TestPair("a", lq, truth), replace(protocol, luma=rule))[0]["psnr_y"]
+        evaluate_image(DegradedRestorer(), TestPair("a", lq, truth), replace(super_resolution(2), protocol=replace(protocol, luma=rule)))[
+            0
+        ]["psnr_y"]
         for rule in (None, "rounded")
     )
     assert exact == psnr_y(lq, truth)

@@ -12,6 +12,7 @@ from scipy import stats
 from irformer.commands.compare import compare_runs
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results, write_results
+from irformer.reporting.tables import best_numbers
 from irformer.runs.arms import arm_labels
 from irformer.runs.comparison import compare, paired_difference, sweep_table
 from irformer.runs.intervals import _bootstrap, difference_interval
@@ -108,8 +109,8 @@ def test_paired_difference_by_hand():
     assert found.interval == pytest.approx((0.3 - half, 0.3 + half), abs=1e-3)
     assert found.verdict == "within the noise: the interval contains 0"
     wide = {seed: row + 2 for seed, row in a.items()}
-    assert paired_difference("a", "b", wide, b).verdict == "a is higher"
-    assert paired_difference("b", "a", b, wide).verdict == "a is higher"
+    assert paired_difference("a", "b", wide, b).verdict == "a is better"
+    assert paired_difference("b", "a", b, wide).verdict == "a is better"
 
 
 def test_pairing_takes_out_what_images_and_seeds_share():
@@ -132,8 +133,8 @@ def test_one_seed_and_one_image_leave_something_open():
     zero = np.zeros(5)
     images_alone = "; the interval covers images alone, since there is one seed"
     assert paired_difference("a", "b", {0: values}, {0: zero}).verdict == f"within the noise: the interval contains 0{images_alone}"
-    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == f"a is higher{images_alone}"
-    assert paired_difference("a", "b", {0: zero + 1}, {1: zero, 2: zero}).verdict == f"a is higher{images_alone}"
+    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == f"a is better{images_alone}"
+    assert paired_difference("a", "b", {0: zero + 1}, {1: zero, 2: zero}).verdict == f"a is better{images_alone}"
     assert paired_difference("a", "b", {0: zero[:1] + 1}, {0: zero[:1]}).verdict == "not decided: one image has no interval"
 
 
@@ -157,9 +158,18 @@ def test_arms_of_folders(tmp_path):
 
     table = sweep_table(tmp_path)
     assert table is not None
-    arm = next(row for row in table.rows if row[0] == "norm=ln")
+    arm = next(row for row in table.texts if row[0] == "norm=ln")
     assert arm[1:] == ["mean of seeds 0, 1, 2", "", "32.53 ± 0.265 / 0.8133 ± 0.00661"]
-    assert [row[1] for row in table.rows] == ["mean of seeds 0, 1, 2", "ln0", "ln1", "ln2", "mean of seeds 0, 1, 2", "iln0", "iln1", "iln2"]
+    assert [row[1] for row in table.texts] == [
+        "mean of seeds 0, 1, 2",
+        "ln0",
+        "ln1",
+        "ln2",
+        "mean of seeds 0, 1, 2",
+        "iln0",
+        "iln1",
+        "iln2",
+    ]
 
 
 def test_equal_images_and_other_images_are_left_out_and_named(tmp_path):
@@ -332,6 +342,57 @@ def test_no_finite_image_is_said(tmp_path):
         compare([tmp_path])
 
 
+LOWER = {"psnr_y": {"higher_is_better": False, "digits": 1, "unit": ""}}  # as another package's metric records it
+
+
+def test_the_verdict_follows_the_recorded_direction(tmp_path):
+    """No code of the metric is needed, and its decimals are those of the record."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"ln{seed}", "ln", seed, images(3.0 + seed, 3.2, 3.4), metrics=LOWER)
+        write_run(tmp_path / f"iln{seed}", "iln", seed, images(2.5 + seed, 2.75, 2.875), metrics=LOWER)
+    comparison = compare([tmp_path])
+    (difference,) = comparison.sets[0].differences
+    assert (difference.a, difference.mean > 0) == ("norm=iln", False)
+    assert difference.verdict == "norm=iln is better"
+    assert comparison.notes == []
+    means, differences = comparison.tables()
+    assert means.texts[0][1] == "2.88"
+    assert differences.texts[0][1] == "-0.49"
+    assert best_numbers(means) == {(0, 1, 0)}
+    comparison.write(tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert record["higher_is_better"] is record["test_sets"]["Set5"]["differences"][0]["higher_is_better"] is False
+    table = sweep_table(tmp_path)
+    assert table is not None
+    assert table.texts[0][3] == "2.9 ± 0.24 / 0.0719 ± 0.00589"
+    assert {row for row, _, part in best_numbers(table) if part == 0} == {1}, "the lowest, which is of iln0"
+
+
+def test_an_unknown_metric_without_a_recorded_direction_is_taken_as_higher_is_better(tmp_path):
+    for norm, value in (("ln", 1.0), ("iln", 2.0)):
+        write_run(tmp_path / norm, norm, 0, images(30, 31))
+        file = tmp_path / norm / "results.json"
+        file.write_text(file.read_text().replace("ssim_y", "edge"))
+        record = json.loads(file.read_text())
+        for row in record["test_sets"]["Set5"]["per_image"].values():
+            row["edge"] = value
+        file.write_text(json.dumps(record))
+    comparison = compare([tmp_path], metric="edge")
+    assert comparison.sets[0].differences[0].verdict.startswith("norm=iln is better; ")
+    assert comparison.notes == ["The runs do not record whether higher or lower edge is better: higher is taken as better."]
+    assert compare([tmp_path], metric="psnr_y").notes == []
+
+
+def test_runs_with_different_directions_are_not_compared(tmp_path):
+    write_run(tmp_path / "ln", "ln", 0, images(30, 31))
+    write_run(tmp_path / "iln", "iln", 0, images(30, 31), metrics=LOWER)
+    with pytest.raises(UserError) as caught:
+        compare([tmp_path])
+    assert str(caught.value) == (
+        f"psnr_y: higher is better in {tmp_path / 'ln'} and lower is better in {tmp_path / 'iln'}; expected runs that agree"
+    )
+
+
 def test_files_hold_what_is_printed(tmp_path, monkeypatch, capsys):
     for seed in (0, 1):
         write_run(tmp_path / f"ln{seed}", "ln", seed, images(30 + seed, 32, 34))
@@ -340,7 +401,7 @@ def test_files_hold_what_is_printed(tmp_path, monkeypatch, capsys):
     compare_runs()
     printed = capsys.readouterr().out
     markdown = (tmp_path / "out" / "compare.md").read_text()
-    for cell in ("norm=iln - norm=ln", "+0.375", "[+0.064, +0.686]", "norm=iln is higher", "32.542", "0.236"):
+    for cell in ("norm=iln - norm=ln", "+0.375", "[+0.064, +0.686]", "norm=iln is better", "32.542", "0.236"):
         assert cell in printed, cell
         assert cell in markdown, cell
     record = json.loads((tmp_path / "out" / "compare.json").read_text())["test_sets"]["Set5"]

@@ -1,11 +1,15 @@
 """PSNR and SSIM against independent arithmetic, and the wrong choices that the field knows."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 from conftest import picture
 
-from irformer.metrics import luma, measure, psnr, psnr_b, psnr_y, ssim, ssim_y
+from irformer.metrics import MAE, METRICS, RMSE, MetricTraits, luma, measure, psnr, psnr_b, psnr_y, ssim, ssim_y
+
+PSNR_Y = {"psnr_y": METRICS["psnr_y"]}
 
 
 def test_luma_is_matlabs_studio_range():
@@ -50,15 +54,15 @@ def test_the_border_is_cropped_on_all_four_sides():
     restored = truth.copy()
     restored[:2] = restored[-2:] = 0
     restored[:, :2] = restored[:, -2:] = 0
-    assert measure(restored, truth, ("psnr_y",), border=2)["psnr_y"] == float("inf")
-    assert measure(restored, truth, ("psnr_y",), border=1)["psnr_y"] < 30
+    assert measure(restored, truth, PSNR_Y, border=2)["psnr_y"] == float("inf")
+    assert measure(restored, truth, PSNR_Y, border=1)["psnr_y"] < 30
 
 
 def test_images_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"restored image is \(4, 4, 3\), the true one \(4, 5, 3\)"):
-        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), ("psnr",))
+        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), PSNR_Y)
     with pytest.raises(ValueError, match="nothing within a border of 2"):
-        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), ("psnr",), border=2)
+        measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), PSNR_Y, border=2)
 
 
 def _reference_psnr_b(restored: np.ndarray, truth: np.ndarray) -> float:
@@ -91,3 +95,43 @@ def test_psnr_b_sees_blocks_in_the_restored_image_alone():
     assert psnr_b(smooth, blocks) == pytest.approx(psnr(smooth, blocks), abs=1e-9)  # blocks in the true image are none of its faults
     assert psnr_b(blocks, smooth) < psnr(blocks, smooth) - 1
     assert psnr_b(smooth, smooth) == float("inf")
+
+
+@pytest.mark.parametrize("rule", ["exact", "rounded"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_objects_give_the_functions_numbers_to_the_bit(channels, rule):
+    truth, restored = picture(40, 50, channels), picture(40, 50, channels, seed=1)
+    functions = {"psnr": psnr, "ssim": ssim, "psnr_rgb": psnr, "ssim_rgb": ssim, "psnr_b": psnr_b}
+    if channels == 3:
+        functions |= {"psnr_y": partial(psnr_y, rule=rule), "ssim_y": partial(ssim_y, rule=rule)}
+    inner = slice(3, -3)
+    expected = {name: function(restored[inner, inner], truth[inner, inner]) for name, function in functions.items()}
+    assert measure(restored, truth, {name: METRICS[name] for name in functions}, border=3, luma_rule=rule) == expected
+    assert {name for name, metric in METRICS.items() if channels in metric.channels} == functions.keys()
+
+
+def test_what_a_built_in_metric_is_and_needs():
+    psnr_traits, ssim_traits = MetricTraits(True, 2, "dB"), MetricTraits(True, 4, "")
+    assert {name: metric.traits for name, metric in METRICS.items()} == {
+        "psnr_y": psnr_traits,
+        "ssim_y": ssim_traits,
+        "psnr_rgb": psnr_traits,
+        "ssim_rgb": ssim_traits,
+        "psnr": psnr_traits,
+        "ssim": ssim_traits,
+        "psnr_b": psnr_traits,
+    }
+    assert {name: metric.smallest_side for name, metric in METRICS.items() if metric.smallest_side > 1} == dict.fromkeys(
+        ("ssim_y", "ssim_rgb", "ssim"), 11
+    )
+    assert (METRICS["psnr_y"].name, METRICS["ssim"].name) == ("PSNR on Y", "SSIM")
+
+
+def test_errors_in_gray_levels():
+    """A quarter of the values differ by 4, the others by 0; on Y a gray level is 219/255 of one."""
+    truth = np.full((8, 8, 3), 100, np.uint8)
+    restored = truth.copy()
+    restored[:4, :4] -= 4
+    found = measure(restored, truth, {"mae": MAE(), "rmse": RMSE(), "mae_y": MAE(on_y=True)})
+    assert found == pytest.approx({"mae": 1, "rmse": 2, "mae_y": 219 / 255}, abs=1e-12)
+    assert MAE().traits == RMSE().traits == MetricTraits(False, 3, "gray levels")

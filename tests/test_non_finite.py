@@ -55,7 +55,7 @@ def test_output_that_is_not_finite_is_reported(tmp_path, attempts, value, count)
     test_set = find_test_set(str(tmp_path / "val"), tmp_path, super_resolution())
     for where, measure in [
         ("", lambda: restorer(test_set[0].lq)),
-        ("a: ", lambda: evaluate_image(restorer, test_set[0], test_set.task.protocol)),
+        ("a: ", lambda: evaluate_image(restorer, test_set[0], test_set.task)),
         ("val/a: ", lambda: evaluate(restorer, test_set)),
     ]:
         with pytest.raises(UserError) as raised:

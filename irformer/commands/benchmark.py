@@ -59,7 +59,9 @@ def _benchmark(cfg: DictConfig) -> None:
 
     def record(results: list[Any]) -> dict[str, Any]:
         measured = results_record(checkpoint, task, subject.restorer.padding, results)
-        return {"sha256": subject.sha256, "model_overrides": subject.model, **measured}
+        extra_metrics: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
+        extra = {"extra_metrics": extra_metrics} if extra_metrics else {}
+        return {"sha256": subject.sha256, "model_overrides": subject.model, **extra, **measured}
 
     folder = ResultsFolder(_folder(cfg, subject, record([])), record([]))
     with folder.reserved({test_set.name: {pair.name for pair in test_set.pairs} for test_set in test_sets}):
@@ -73,8 +75,8 @@ def _benchmark(cfg: DictConfig) -> None:
 def _folder(cfg: DictConfig, subject: _Subject, identity: dict[str, Any]) -> Path:
     """Where results.json goes: the folder that the user names, or one below it whose name tells checkpoint and task apart.
 
-    The name is a function of the weights in the file, of changes to the network, and of the task and the protocol, not of where the file
-    lies: `first-sr_x2-1a2b3c4d`. In a multirun, a folder that the user names holds one such folder for each job.
+    The name is a function of the weights in the file, of changes to the network, and of the task, the protocol and the extra metrics, not
+    of where the file lies: `first-sr_x2-1a2b3c4d`. In a multirun, a folder that the user names holds one such folder for each job.
     """
     hydra = HydraConfig.get()
     typed = {word.lstrip("+").partition("=")[0] for word in hydra.overrides.hydra}
@@ -82,6 +84,7 @@ def _folder(cfg: DictConfig, subject: _Subject, identity: dict[str, Any]) -> Pat
         raise UserError(f"out={cfg.out} and hydra.run.dir={hydra.run.dir} both name the folder of results.json: give one of them")
     degradation: Any = vars(subject.task.degradation)
     values = {**identity, "checkpoint": None if subject.sha256 else identity["checkpoint"], "degradation": degradation}
+    del values["metrics"]  # their directions follow from their names and classes
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
     name = "-".join([_readable(Path(str(cfg.checkpoint)).stem), _readable(subject.task.label), digest])
     if hydra.mode == RunMode.MULTIRUN:
@@ -95,7 +98,7 @@ def _readable(text: str) -> str:
 
 
 def _without_network(cfg: DictConfig, checkpoint: str) -> _Subject:
-    task = build_task((cfg if _typed_task() else recorded_task("sr_x2", None, _words())).task)
+    task = build_task((cfg if _typed_task() else recorded_task("sr_x2", None, _words())).task, cfg.metrics)
     fitting, restorer = baseline(task)
     if checkpoint == "bicubic" != fitting:
         raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size: checkpoint=degraded measures its input")
@@ -113,7 +116,7 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     except UserError as error:
         raise UserError(f"{loaded.path}: the task in its record {error}") from None
     network: Any = loaded.network
-    task = build_task((cfg if _typed_task() else _trained_task(loaded, checkpoint)).task)
+    task = build_task((cfg if _typed_task() else _trained_task(loaded, checkpoint)).task, cfg.metrics)
     if (network.scale, network.in_channels) != (task.scale, task.channels):
         raise UserError(
             f"checkpoint={checkpoint} was trained for {loaded.task or 'a task'} (scale {network.scale}, {network.in_channels} channels), "

@@ -143,6 +143,8 @@ def explain(error: Exception, config: str) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, ConfigCompositionException) and str(error).startswith("Could not override '"):
         key = str(error).split("'")[1]
+        if (CONFIGS / key).is_dir():  # a group that the defaults do not choose from
+            return f"{key}: a group without a default; expected +{key}=NAME or +{key}=[NAME,NAME]"
         return f"unknown key {key}{nearest(key, _keys(compose(config, [])))}"
     return " ".join(str(error).split())
 

@@ -11,7 +11,8 @@ from irformer.data.test_sets import available_test_sets
 from irformer.errors import UserError
 from irformer.evaluation.evaluate import evaluate
 from irformer.evaluation.restorers import baseline
-from irformer.reporting.page import ResultTable, format_metrics, readable_console
+from irformer.reporting.page import metric_numbers, readable_console
+from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.tasks.task import Task
 
 START, END = "<!-- table -->", "<!-- end of table -->"
@@ -45,7 +46,8 @@ def measure_all(names: list[str], root: Path) -> ResultTable:
         names: of the tasks.
         root: the data folder.
     """
-    rows, remarks = [], []
+    rows: list[list[Cell]] = []
+    remarks: list[str] = []
     for name in names:
         task: Task = instantiate(compose("benchmark", [f"task={name}", "checkpoint=none"]).task)
         untrained, restorer = baseline(task)
@@ -54,8 +56,8 @@ def measure_all(names: list[str], root: Path) -> ResultTable:
             result = evaluate(restorer, test_set)
             metrics = " / ".join(task.protocol.metrics)
             source = "files" if result.lq_source == "files" else "made"
-            values = format_metrics(result.metrics)
-            rows.append([name, rule, untrained, result.name, str(len(test_set)), source, metrics, values])
+            values = metric_numbers(result.metrics, task.protocol.metrics)
+            rows.append([name, rule, untrained, result.name, Number(len(test_set)), source, metrics, values])
             remarks += result.remarks
     header = ["task", "rule", "restorer", "test set", "images", "LQ", "metrics", "result"]
     return ResultTable("All tasks on the test sets at hand", header, rows, [f"- {remark}" for remark in dict.fromkeys(remarks)])

@@ -35,7 +35,8 @@ class ResultsFolder:
             images: of each test set that will be measured, the names of its images.
 
         Raises:
-            UserError: results.json is of another checkpoint, task or protocol, or cannot be read; or the folder cannot be written to.
+            UserError: results.json is of another checkpoint, task, protocol or set of metrics, or cannot be read; or the folder cannot be
+                written to.
         """
         missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         with self._writing():
@@ -83,8 +84,8 @@ class ResultsFolder:
         for key, what in _IDENTITY.items():
             if key == "checkpoint" and self.identity["sha256"] is not None:
                 continue  # the same weights under another name
-            if there.get(key) != self.identity[key]:
-                found, expected = _differing(there.get(key), self.identity[key])
+            if there.get(key) != self.identity.get(key):
+                found, expected = _differing(there.get(key), self.identity.get(key))
                 raise UserError(f"{self.file}: holds results of another {what}: found {found}, expected {expected}; {_REMEDY}")
         return there
 
@@ -102,6 +103,7 @@ _IDENTITY = {
     "task": "task",
     "task_label": "task",
     "protocol": "protocol",
+    "extra_metrics": "set of extra metrics",
 }
 
 

@@ -12,6 +12,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from irformer.config.compose import compose, instantiate, options
+from irformer.config.metrics import build_metrics
 from irformer.errors import UserError
 from irformer.schema.check import check_node
 from irformer.tasks.task import Task
@@ -19,11 +20,19 @@ from irformer.tasks.task import Task
 _RECORDED = "_recorded"
 
 
-def build_task(node: DictConfig) -> Task:
-    """Build the task of a configuration; `Task.changes` says where it departs from the task of that name in configs/task."""
+def build_task(node: DictConfig, metrics: DictConfig | Mapping[str, Any] | None = None) -> Task:
+    """Build the task of a configuration; `Task.changes` says where it departs from the task of that name in configs/task.
+
+    Args:
+        node: the `task` part of the configuration.
+        metrics: its `metrics` part: metrics besides the built-in ones, which the protocol may name.
+
+    Raises:
+        UserError: a class does not exist, refuses an argument or lacks a part of its contract.
+    """
     config: Any = OmegaConf.to_container(node, resolve=True)
     check_node("task", config)
-    task: Task = instantiate(node)
+    task = _with_metrics(node, metrics) if metrics else instantiate(node)
     changes = changed_keys(config)
     changes.pop("test_sets", None)  # says where a task is measured, not what it is
     if changes:
@@ -36,6 +45,15 @@ def build_task(node: DictConfig) -> Task:
         ]
         changes = {key: change for key, change in changes.items() if key not in without_effect}
     return replace(task, changes=changes)
+
+
+def _with_metrics(node: DictConfig, metrics: DictConfig | Mapping[str, Any]) -> Task:
+    build = instantiate(node, _partial_=True)  # Hydra would copy objects that it is given
+    extra_metrics = build_metrics(metrics, node.channels)
+    try:
+        return build(extra_metrics=extra_metrics)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{node.get('name') or node.get('_target_')}: {error}") from error
 
 
 def changed_keys(task: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

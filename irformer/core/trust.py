@@ -26,6 +26,7 @@ _PACKAGES: dict[Purpose, tuple[str, ...]] = {
     "run": (
         *_NETWORKS,
         *_TASKS,
+        "irformer.metrics",
         "irformer.training.callbacks",
         "irformer.training.losses",
         "irformer.training.schedules",

@@ -21,7 +21,6 @@ from irformer.datasets.catalog import (
 from irformer.errors import UserError
 from irformer.imaging.gray import to_gray
 from irformer.imaging.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_gray, read_header, read_image
-from irformer.metrics import SSIM_WINDOW
 from irformer.tasks.degradations import FromFiles
 from irformer.tasks.task import Task
 
@@ -95,7 +94,7 @@ class TestSet(Sequence[TestPair]):
 
     @property
     def _narrowing(self) -> str:
-        on_y = any(name.endswith("_y") for name in self.task.protocol.metrics)
+        on_y = any(metric.on_y for metric in self.task.metrics.values())
         return ", which narrows its Y to 16-235" if on_y else ""
 
     @property
@@ -136,20 +135,20 @@ class TestSet(Sequence[TestPair]):
 
 
 def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> None:
-    """See that a pixel of a test image is left within the border, and a window of SSIM.
+    """Check that what is left of a test image within the border is large enough for every metric.
 
     Raises:
         UserError: the image is too small; it is named with the smallest size.
     """
     scale, protocol = task.scale, task.protocol
-    window = SSIM_WINDOW if any(name.startswith("ssim") for name in protocol.metrics) else 1
-    least = -(-max(2 * protocol.border + window, scale) // scale) * scale
+    side = max(metric.smallest_side for metric in task.metrics.values())
+    least = -(-max(2 * protocol.border + side, scale) // scale) * scale
     sides = [side // scale * scale for side in (hq.height, hq.width)] if lq is None else [scale * lq.height, scale * lq.width]
     if min(sides) < least:
         file = hq if lq is None else lq
         least = least if lq is None else least // scale
         raise UserError(
-            f"{file.path}: {file.width}x{file.height} pixels, expected at least {least}x{least} to measure {', '.join(protocol.metrics)} "
+            f"{file.path}: {file.width}x{file.height} pixels, expected at least {least}x{least} to measure {', '.join(task.metrics)} "
             f"within a border of {protocol.border}: remove the image from the test set"
         )
 

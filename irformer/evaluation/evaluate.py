@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.evaluation.restorers import NonFiniteOutputError, Restorer
 from irformer.evaluation.results import strict
-from irformer.metrics import measure
-from irformer.tasks.task import Protocol, Task
+from irformer.metrics import METRICS, measure
+from irformer.tasks.task import Task
 
 Metrics = dict[str, float]
 
 
-def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tuple[Metrics, NDArray[np.uint8]]:
+def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metrics, NDArray[np.uint8]]:
     """Restore one degraded image and measure it against the clean one: the one place where a number of this project comes from.
 
     Returns:
-        The protocol's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
+        The task's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
 
     Raises:
         NonFiniteOutputError: the restorer's output is not finite; the image is named.
@@ -32,7 +32,7 @@ def evaluate_image(restorer: Restorer, pair: TestPair, protocol: Protocol) -> tu
         restored = restorer(pair.lq)
     except NonFiniteOutputError as error:
         raise NonFiniteOutputError(f"{pair.name}: {error}") from None
-    return measure(restored, pair.hq, protocol.metrics, protocol.border, protocol.luma or "exact"), restored
+    return measure(restored, pair.hq, task.metrics, task.protocol.border, task.protocol.luma or "exact"), restored
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
     result = SetResult(test_set.name, test_set.lq_source, test_set.remarks)
     for pair in test_set:
         try:
-            result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task.protocol)
+            result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task)
         except NonFiniteOutputError as error:
             raise NonFiniteOutputError(f"{test_set.name}/{error}") from None
         if on_image:
@@ -82,7 +82,7 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
 
 
 def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
-    """What results.json holds: which weights, which task and protocol, and every number.
+    """What results.json holds: which weights, which task and protocol, the directions of the metrics, and every number.
 
     Args:
         checkpoint: what was measured.
@@ -95,6 +95,7 @@ def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[
         "task": task.name,
         "task_label": task.label,
         "protocol": {**task.protocol.as_dict(), "padding": padding},
+        "metrics": {name: asdict(metric.traits) for name, metric in task.metrics.items()},
         "test_sets": {result.name: result.as_dict() for result in results},
     }
 
@@ -142,5 +143,5 @@ def published_rows(task: Task, test_sets: Sequence[str]) -> list[PublishedRow]:
         told = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())
         key = (entry["model"], entry.get("train_data"), entry["source"], told)
         row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
-        row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name.startswith(("psnr", "ssim"))}
+        row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name in METRICS}
     return list(rows.values())

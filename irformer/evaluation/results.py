@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from irformer.core.files import write_atomically
 from irformer.errors import UserError
+from irformer.metrics import METRICS, MetricTraits
 
 
 def _not_nan(value: float) -> float:
@@ -38,9 +39,16 @@ class _Protocol(_Lenient):
     metrics: list[str]
 
 
+class _Traits(_Lenient):
+    higher_is_better: bool
+    digits: Annotated[int, Field(ge=0, le=10)]
+    unit: str
+
+
 class _Record(_Lenient):
     task: str
     protocol: _Protocol
+    metrics: dict[str, _Traits] = {}  # files of earlier versions do not have it
     test_sets: dict[str, _Set]
 
 
@@ -54,7 +62,7 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, is not JSON, lacks a key, or holds a metric that is not a number.
     """
     try:
-        record = _Record.model_validate(json.loads(path.read_text(encoding="utf-8"))).model_dump()
+        record = _Record.model_validate(json.loads(path.read_text(encoding="utf-8"))).model_dump(exclude_unset=True)
         for name, part in record["test_sets"].items():
             for image, metrics in part["per_image"].items():
                 if missing := part["metrics"].keys() - metrics.keys():
@@ -67,6 +75,36 @@ def read_results(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
     raise UserError(f"{path}: cannot be read ({' '.join(reason.split())}); expected what a run or a benchmark writes at its end")
+
+
+def metric_traits(record: Mapping[str, Any]) -> dict[str, MetricTraits]:
+    """Direction, decimals and unit of the metrics of a record, by name, without the code of any metric.
+
+    A record of an earlier version does not hold them. Its built-in metrics are known by their names, and others are missing here.
+    """
+    names = dict.fromkeys(name for part in record["test_sets"].values() for name in part["metrics"])
+    built_in = {name: METRICS[name].traits for name in names if name in METRICS}
+    recorded = record.get("metrics", {})
+    return built_in | {name: MetricTraits(part["higher_is_better"], part["digits"], part["unit"]) for name, part in recorded.items()}
+
+
+def agreed_traits(metric: str, records: Mapping[Path, Mapping[str, Any]]) -> MetricTraits | None:
+    """The traits of a metric in several records; None where none of them knows it.
+
+    Args:
+        metric: its name.
+        records: by the folders of their runs.
+
+    Raises:
+        UserError: two records have different directions.
+    """
+    known = {folder: traits[metric] for folder, record in records.items() if metric in (traits := metric_traits(record))}
+    directions = {traits.higher_is_better: folder for folder, traits in known.items()}
+    if len(directions) > 1:
+        raise UserError(
+            f"{metric}: higher is better in {directions[True]} and lower is better in {directions[False]}; expected runs that agree"
+        )
+    return next(iter(known.values()), None)
 
 
 def write_results(path: Path, record: Mapping[str, Any]) -> None:

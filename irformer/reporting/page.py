@@ -1,8 +1,8 @@
-"""Tables and pages of results."""
+"""Tables of metrics, and pages of results."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,40 +10,14 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from irformer.core.files import write_atomically
 from irformer.data.test_sets import TestSet
 from irformer.evaluation.evaluate import Metrics, SetResult, published_rows
 from irformer.evaluation.restorers import Restorer
+from irformer.metrics import METRICS, MetricTraits
+from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
 from irformer.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table as people read it: on the terminal, in a page, or as Markdown."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-
-    def show(self, console: Console) -> None:
-        """Print the table on a terminal."""
-        # As Text, since names that users have given may look like rich's markup.
-        caption = Text("\n".join(self.notes), "table.caption") if self.notes else None
-        table = Table(title=Text(self.title, "table.title"), title_justify="left", caption=caption, caption_justify="left")
-        for i, name in enumerate(self.header):
-            table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        lines = [f"| {' | '.join(row)} |" for row in [self.header, ["---"] * len(self.header), *self.rows]]
-        return "\n".join([*lines, "", *self.notes, ""])
 
 
 def readable_console() -> Console:
@@ -59,7 +33,42 @@ def format_metrics(metrics: Metrics) -> str:
 
 def format_metric(name: str, value: float) -> str:
     """One metric as papers print it."""
-    return f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}"
+    return Number(value, known_traits(name).digits).text
+
+
+def known_traits(name: str, traits: Mapping[str, MetricTraits] | None = None) -> MetricTraits:
+    """The traits of a metric: the given ones, those of the built-in metric of that name, or the defaults."""
+    if traits is not None and name in traits:
+        return traits[name]
+    return METRICS[name].traits if name in METRICS else MetricTraits()
+
+
+def metric_numbers(
+    metrics: Mapping[str, float],
+    names: Sequence[str],
+    traits: Mapping[str, MetricTraits] | None = None,
+    deviations: Mapping[str, float | None] | None = None,
+) -> Numbers:
+    """A cell of metrics.
+
+    Args:
+        metrics: values by name.
+        names: of the column's metrics, in their order; what `metrics` lacks is missing in the cell.
+        traits: of the metrics that are not built in.
+        deviations: standard deviations by name.
+    """
+    spreads = deviations or {}
+    return Numbers(
+        tuple(
+            Number(metrics[name], known_traits(name, traits).digits, deviation=spreads.get(name)) if name in metrics else None
+            for name in names
+        )
+    )
+
+
+def metric_column(name: str, metrics: Sequence[str], traits: Mapping[str, MetricTraits] | None = None) -> Column:
+    """A column of metrics, for cells by `metric_numbers`."""
+    return Column(name, tuple(Part(metric, known_traits(metric, traits).higher_is_better) for metric in metrics))
 
 
 def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
@@ -72,20 +81,22 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         results: for each restorer its results, on the same test sets.
         published: add the published rows.
     """
-    metrics = task.protocol.metrics
+    traits = {name: metric.traits for name, metric in task.metrics.items()}
+    metrics = list(traits)
     first = next(iter(results.values()))
     sets = [result.name for result in first]
-    rows = [[name, *(format_metrics(result.metrics) for result in row)] for name, row in results.items()]
+    rows: list[list[Cell]] = [[name, *(metric_numbers(result.metrics, metrics, traits) for result in row)] for name, row in results.items()]
     notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
     notes += [remark for result in first for remark in result.remarks]
     marks: dict[tuple[str, ...], str] = {}
     for known in published_rows(task, sets) if published else []:
-        cells = [format_metrics({n: value for n, value in known.test_sets.get(name, {}).items() if n in metrics}) or "-" for name in sets]
+        cells = [metric_numbers(known.test_sets.get(name, {}), metrics, traits) for name in sets]
         trained_on = f" ({known.train_data})" if known.train_data else ""
         mark = marks.setdefault(known.differences, "*" * (len(marks) + 1)) if known.differences else ""
         rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
     notes += [f"{mark} measured by another rule: {'; '.join(differences)}." for differences, mark in marks.items()]
-    return ResultTable(f"{task.label}: {' / '.join(metrics)}", ["", *sets], rows, notes)
+    columns = [metric_column(name, metrics, traits) for name in sets]
+    return ResultTable(f"{task.label}: {' / '.join(metrics)}", ["", *columns], rows, notes)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def flat_config(config: DictConfig) -> Config:
                 continue
             if isinstance(value, dict) and value:
                 visit(value, f"{name}.")
-            else:
+            elif value != {}:  # an empty part says no more than a part that is missing, as `metrics` in runs of older versions
                 flat[name] = value
 
     # Through YAML, as a saved configuration has gone.

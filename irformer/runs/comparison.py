@@ -11,7 +11,8 @@ The statistics, for one metric (PSNR in dB, SSIM) on one test set, x[s, i] being
   so. One image has no interval.
 - **Scatter of seeds**: the sample standard deviation, over the common seeds, of the mean over the images of a[s, i] - b[s, i]; without
   common seeds the root of the sum of both arms' squared deviations. It is unknown where a single seed stands on a side.
-- **Verdict**: within the noise if the interval contains 0, otherwise the arm with the higher mean is higher.
+- **Verdict**: within the noise if the interval contains 0, otherwise the arm with the better mean is better. results.json records whether
+  higher or lower is better.
 
 An image whose metric is infinite in any run (PSNR of equal images) has no difference; it is left out for all arms, and a note names it.
 """
@@ -29,7 +30,10 @@ from numpy.typing import NDArray
 
 from irformer.core.files import write_atomically
 from irformer.errors import UserError
-from irformer.reporting.page import ResultTable, format_metric, format_metrics
+from irformer.evaluation.results import agreed_traits, metric_traits
+from irformer.metrics import MetricTraits
+from irformer.reporting.page import known_traits, metric_column, metric_numbers
+from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
 from irformer.runs.arms import Arm, FoundRuns, differing_keys, group_arms, read_runs
 from irformer.runs.intervals import RESAMPLES, covers_seeds, difference_interval
 
@@ -51,6 +55,7 @@ class Difference:
         interval: 95 % interval of the mean, or None for one image.
         covers_seeds: the interval covers seeds and images; otherwise, with one seed on a side, images alone.
         seed_deviation: scatter of seeds, or None where it is unknown.
+        higher_is_better: the direction of the metric.
     """
 
     a: str
@@ -60,6 +65,7 @@ class Difference:
     interval: tuple[float, float] | None
     covers_seeds: bool
     seed_deviation: float | None
+    higher_is_better: bool = True
 
     @property
     def within_noise(self) -> bool:
@@ -71,7 +77,8 @@ class Difference:
         """The difference in words."""
         if self.interval is None:
             return "not decided: one image has no interval"
-        said = "within the noise: the interval contains 0" if self.within_noise else f"{self.a if self.mean > 0 else self.b} is higher"
+        better = self.a if (self.mean > 0) == self.higher_is_better else self.b
+        said = "within the noise: the interval contains 0" if self.within_noise else f"{better} is better"
         return said if self.covers_seeds else f"{said}; the interval covers images alone, since there is one seed"
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,7 +86,13 @@ class Difference:
         return {**asdict(self), "within_noise": self.within_noise, "verdict": self.verdict}
 
 
-def paired_difference(a: str, b: str, first: Mapping[int, NDArray[np.float64]], second: Mapping[int, NDArray[np.float64]]) -> Difference:
+def paired_difference(
+    a: str,
+    b: str,
+    first: Mapping[int, NDArray[np.float64]],
+    second: Mapping[int, NDArray[np.float64]],
+    higher_is_better: bool = True,
+) -> Difference:
     """Set two arms against each other.
 
     Args:
@@ -87,6 +100,7 @@ def paired_difference(a: str, b: str, first: Mapping[int, NDArray[np.float64]], 
         b: label of the second.
         first: of the first arm, for each seed one finite value for each image, [images].
         second: of the second, on the same images in the same order.
+        higher_is_better: the direction of the metric.
     """
     common = sorted(first.keys() & second.keys())
     if common:
@@ -97,7 +111,7 @@ def paired_difference(a: str, b: str, first: Mapping[int, NDArray[np.float64]], 
         own = [deviation(arm.mean(1)) for arm in arms]
         mean, scatter = float(arms[0].mean() - arms[1].mean()), None if None in own else math.hypot(*own)  # type: ignore[arg-type]
     interval = difference_interval(arms) if arms[0].shape[1] > 1 else None
-    return Difference(a, b, common, mean, interval, covers_seeds(arms), scatter)
+    return Difference(a, b, common, mean, interval, covers_seeds(arms), scatter, higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ class Comparison:
     """Arms set against each other on one metric."""
 
     metric: str
+    traits: MetricTraits
     sets: list[SetComparison]
     notes: list[str]
 
@@ -134,25 +149,32 @@ class Comparison:
         tables = []
         for part in self.sets:
             title = f"{part.name}, {part.images} image{'s' * (part.images != 1)}: {self.metric}"
-            rows = [
-                [arm.label, self._number(arm.mean), self._number(arm.deviation), _listed(self._number(x) for x in arm.seeds.values())]
+            rows: list[list[Cell]] = [
+                [
+                    arm.label,
+                    self._number(arm.mean),
+                    self._number(arm.deviation),
+                    Numbers(tuple(self._number(value) for value in arm.seeds.values()), between=", "),
+                ]
                 for arm in part.arms
             ]
             seeds = list(dict.fromkeys(_listed(arm.seeds) for arm in part.arms))
             single = f"seeds {seeds[0]}" if len(seeds) == 1 else "single seeds"
-            tables.append(ResultTable(title, ["arm", "mean", "deviation", single], rows, part.notes))
+            mean = Column("mean", (Part("", self.traits.higher_is_better),))
+            tables.append(ResultTable(title, ["arm", mean, "deviation", single], rows, part.notes))
             if part.differences:
                 rows = [
                     [
                         f"{difference.a} - {difference.b}",
                         self._number(difference.mean, sign=True),
-                        _interval(*(self._number(end, sign=True) for end in difference.interval)) if difference.interval else "-",
+                        self._interval(difference.interval),
                         self._number(difference.seed_deviation),
                         difference.verdict,
                     ]
                     for difference in part.differences
                 ]
-                header = ["difference", self.metric, "95 % interval", "scatter of seeds", "in words"]
+                interval = Column("95 % interval", (Part("low"), Part("high")))
+                header: list[str | Column] = ["difference", self.metric, interval, "scatter of seeds", "in words"]
                 tables.append(ResultTable(f"{part.name}: paired differences", header, rows))
         return tables
 
@@ -169,15 +191,26 @@ class Comparison:
             }
             for part in self.sets
         }
-        record = {"metric": self.metric, "resamples": RESAMPLES, "test_sets": sets, "notes": self.notes}
+        record = {
+            "metric": self.metric,
+            "higher_is_better": self.traits.higher_is_better,
+            "resamples": RESAMPLES,
+            "test_sets": sets,
+            "notes": self.notes,
+        }
         files = {folder / "compare.md": text, folder / "compare.json": json.dumps(record, indent=1) + "\n"}
         for file, content in files.items():
             write_atomically(file, lambda aside, content=content: aside.write_text(content, encoding="utf-8"))  # type: ignore[misc]
         return list(files)
 
-    def _number(self, value: float | None, sign: bool = False) -> str:
-        """PSNR in dB with three decimals, SSIM with five."""
-        return "-" if value is None else f"{value:{'+' if sign else ''}.{3 if self.metric.startswith('psnr') else 5}f}"
+    def _number(self, value: float | None, sign: bool = False) -> Number | None:
+        """A value with one decimal more than the metric has: PSNR in dB with three, SSIM with five."""
+        return None if value is None else Number(value, self.traits.digits + 1, sign)
+
+    def _interval(self, interval: tuple[float, float] | None) -> Numbers | None:
+        if interval is None:
+            return None
+        return Numbers(tuple(self._number(end, sign=True) for end in interval), between=", ", brackets=("[", "]"))
 
 
 def compare(
@@ -212,8 +245,11 @@ def compare(
         raise UserError(f"--metric {metric}: not measured by these runs; known: {', '.join(metrics)}")
     metric = metric or metrics[0]
     pairs = _pairs(arms, by, _reference(arms, reference))
-    parts = [_compare_set(name, metric, arms, pairs) for name in names if test_set in (None, name)]
-    return Comparison(metric, [part for part in parts if part is not None], _notes(arms, found))
+    traits = agreed_traits(metric, {run.folder: run.record for run in runs})
+    notes = [] if traits else [f"The runs do not record whether higher or lower {metric} is better: higher is taken as better."]
+    traits = traits or known_traits(metric)
+    parts = [_compare_set(name, metric, traits.higher_is_better, arms, pairs) for name in names if test_set in (None, name)]
+    return Comparison(metric, traits, [part for part in parts if part is not None], notes + _notes(arms, found))
 
 
 def _pairs(arms: Sequence[Arm], by: str | None, reference: Arm | None) -> list[tuple[Arm, Arm]]:
@@ -240,7 +276,9 @@ def _reference(arms: Sequence[Arm], name: str | None) -> Arm | None:
     return fitting[0]
 
 
-def _compare_set(name: str, metric: str, arms: Sequence[Arm], pairs: Sequence[tuple[Arm, Arm]]) -> SetComparison | None:
+def _compare_set(
+    name: str, metric: str, higher_is_better: bool, arms: Sequence[Arm], pairs: Sequence[tuple[Arm, Arm]]
+) -> SetComparison | None:
     """The arms that were measured on a test set, on the images that all of their runs have; None where there is none."""
     measured = {arm.label: {seed: run.record["test_sets"][name]["per_image"] for seed, run in arm.runs.items()
                             if metric in run.record["test_sets"].get(name, {}).get("metrics", {})} for arm in arms}  # fmt: skip
@@ -267,7 +305,9 @@ def _compare_set(name: str, metric: str, arms: Sequence[Arm], pairs: Sequence[tu
         by_seed = {seed: float(row.mean()) for seed, row in seeds.items()}
         means.append(ArmMean(label, by_seed, float(np.mean(list(by_seed.values()))), deviation(list(by_seed.values()))))
     differences = [
-        paired_difference(a.label, b.label, values[a.label], values[b.label]) for a, b in pairs if {a.label, b.label} <= values.keys()
+        paired_difference(a.label, b.label, values[a.label], values[b.label], higher_is_better)
+        for a, b in pairs
+        if {a.label, b.label} <= values.keys()
     ]
     notes += _seed_notes(differences, values)
     return SetComparison(name, len(images), means, differences, notes)
@@ -314,36 +354,34 @@ def sweep_table(folder: Path) -> ResultTable | None:
         return None
     sets = list(dict.fromkeys(name for run in runs for name in run.record["test_sets"]))
     metrics = list(dict.fromkeys(name for run in runs for name in run.record["protocol"]["metrics"]))
-    rows = []
-    for arm in group_arms(runs):
+    metrics += dict.fromkeys(  # those that a protocol does not name
+        name for run in runs for part in run.record["test_sets"].values() for name in part["metrics"] if name not in metrics
+    )
+    traits = {name: known for run in runs for name, known in metric_traits(run.record).items()}
+    rows: list[list[Cell]] = []
+    arms = group_arms(runs)
+    for arm in arms:
         measured = [[run.record["test_sets"].get(name, {}).get("metrics", {}) for run in arm.runs.values()] for name in sets]
         if len(arm.runs) > 1:
-            rows.append([arm.label, f"mean of seeds {_listed(arm.runs)}", "", *(_mean_cell(cell) for cell in measured)])
+            rows.append([arm.label, f"mean of seeds {_listed(arm.runs)}", "", *(_mean_cell(cell, metrics, traits) for cell in measured)])
         for i, run in enumerate(arm.runs.values()):
-            cells = [format_metrics(cell[i]) or "-" for cell in measured]
+            cells = [metric_numbers(cell[i], metrics, traits) for cell in measured]
             rows.append([arm.label if len(arm.runs) == 1 else "", run.folder.name, str(run.record.get("step", "-")), *cells])
     notes = _left_out(found)
-    if any(row[1].startswith("mean of") for row in rows):
+    if any(len(arm.runs) > 1 for arm in arms):
         notes.append("± sample standard deviation over seeds.")
-    return ResultTable(f"{folder}: {' / '.join(metrics)}", ["arm", "run", "step", *sets], rows, notes)
+    columns = [metric_column(name, metrics, traits) for name in sets]
+    return ResultTable(f"{folder}: {' / '.join(metrics)}", ["arm", "run", "step", *columns], rows, notes)
 
 
-def _mean_cell(measured: Sequence[Mapping[str, float]]) -> str:
-    """Means over runs, each with its deviation; the latter has one decimal more, since it is small."""
+def _mean_cell(measured: Sequence[Mapping[str, float]], names: Sequence[str], traits: Mapping[str, MetricTraits]) -> Cell:
+    """Means over runs, each with its deviation."""
     if not all(measured):
-        return "-"
-    parts = []
-    for name in measured[0]:
-        values = [metrics[name] for metrics in measured]
-        spread = deviation(values)
-        text = format_metric(name, float(np.mean(values)))
-        parts.append(text if spread is None else f"{text} ± {spread:.{3 if name.startswith('psnr') else 5}f}")
-    return " / ".join(parts)
+        return None
+    values = {name: [metrics[name] for metrics in measured] for name in measured[0]}
+    means = {name: float(np.mean(row)) for name, row in values.items()}
+    return metric_numbers(means, names, traits, {name: deviation(row) for name, row in values.items()})
 
 
 def _listed(things: Any) -> str:
     return ", ".join(str(thing) for thing in things)
-
-
-def _interval(low: str, high: str) -> str:
-    return f"[{low}, {high}]"

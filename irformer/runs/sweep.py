@@ -17,9 +17,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from irformer.config.metrics import build_metrics
 from irformer.core.files import write_atomically
 from irformer.core.processes import rank, started_together
 from irformer.errors import UserError
+from irformer.metrics import METRICS
 from irformer.reporting.page import readable_console
 from irformer.runs.arms import differing_keys, flat_config, read_config
 from irformer.runs.comparison import sweep_table
@@ -82,7 +84,8 @@ def sweep_job(cfg: DictConfig, folder: Path, console: Console) -> float:
         console: where it is said what is done.
 
     Returns:
-        The first metric of the best validation (PSNR in dB), which a sweeper such as Optuna maximises.
+        The first metric of the best validation (PSNR in dB), which a sweeper such as Optuna maximises. The sign of a metric of which
+        lower is better is changed.
 
     Raises:
         UserError: the folder holds a run of another configuration, or the run cannot be built.
@@ -93,14 +96,14 @@ def sweep_job(cfg: DictConfig, folder: Path, console: Console) -> float:
     if hydra.mode == RunMode.MULTIRUN and _many_processes(cfg) and not started_together():
         if not _is_complete(cfg, folder, console):
             _run_in_own_process(list(hydra.overrides.task), folder)
-        return _score(folder)
+        return _score(cfg, folder)
     if not _is_complete(cfg, folder, console):
         cfg.resume = None
         if has_checkpoint(folder):
             _say(console, f"resumed: {_shown(folder)}")
             cfg.resume, cfg.name = str(folder), read_config(folder / "config.yaml").name
         build_run(cfg, folder).execute(console)
-    return _score(folder)
+    return _score(cfg, folder)
 
 
 def _is_complete(cfg: DictConfig, folder: Path, console: Console) -> bool:
@@ -124,8 +127,10 @@ def _is_complete(cfg: DictConfig, folder: Path, console: Console) -> bool:
     return done
 
 
-def _score(folder: Path) -> float:
-    return next(iter(saved_validation(folder / BEST).values()))
+def _score(cfg: DictConfig, folder: Path) -> float:
+    name, value = next(iter(saved_validation(folder / BEST).items()))
+    metric = METRICS.get(name) or build_metrics(cfg.metrics, cfg.task.channels)[name]
+    return value if metric.higher_is_better else -value
 
 
 def _many_processes(cfg: DictConfig) -> bool:

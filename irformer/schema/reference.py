@@ -16,9 +16,23 @@ from irformer.schema.targets import locate
 
 _RESUME = {"fixed": "no", "named": "if named", "free": "yes"}
 # Arguments that the code passes, not the configuration.
-_NOT_KEYS = ("changes", "channels_first", "params")
+_NOT_KEYS = ("changes", "channels_first", "extra_metrics", "params")
 # Groups of classes, in the order of the page.
-_GROUPS = ("task", "protocol", "norm", "model", "loss", "optim", "optim/schedule", "callbacks", "data", "trainer", "logger", "debug")
+_GROUPS = (
+    "task",
+    "protocol",
+    "metrics",
+    "norm",
+    "model",
+    "loss",
+    "optim",
+    "optim/schedule",
+    "callbacks",
+    "data",
+    "trainer",
+    "logger",
+    "debug",
+)
 
 
 def configuration_page(configs: Path) -> str:

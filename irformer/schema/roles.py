@@ -50,7 +50,8 @@ def changed_keys(saved: Mapping[str, Any], resumed: Mapping[str, Any]) -> list[s
         saved: the configuration so far, plain resolved values.
         resumed: that of the resumed run.
     """
-    was, now = dict(leaves(saved)), dict(leaves(resumed))
+    # An empty part says no more than one that is missing, as in the configurations of older versions.
+    was, now = ({name: value for name, value in leaves(config) if value != {}} for config in (saved, resumed))
     names: list[str] = [name for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name) and described(name).result]
     return [f"{name} from {_shown(was, name)} to {_shown(now, name)}" for name in names]
 

@@ -153,6 +153,13 @@ class Train:
         Arguments("irformer.training.mixup.Mixup"),
         Key("Blend patches of a batch: `{beta: 1.2, identity: true}`.", expects="{beta: ..., identity: ...} or null"),
     ]
+    metrics: Annotated[
+        dict[str, Node | None],
+        Key(
+            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one.",
+            expects="names with nodes or null",
+        ),
+    ]
     test_sets: Annotated[
         Names | None,
         Key(
@@ -196,6 +203,13 @@ class Benchmark:
         Key(
             "Changes to the network's configuration, as `+model.pixel_range=255` or `+model.norm=iln`.",
             expects="keys of the network with their values",
+        ),
+    ]
+    metrics: Annotated[
+        dict[str, Node | None],
+        Key(
+            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one.",
+            expects="names with nodes or null",
         ),
     ]
     test_sets: Annotated[

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from irformer.imaging.gray import GrayRule
 from irformer.imaging.resize import Variant
-from irformer.metrics import METRICS, Luma
+from irformer.metrics import METRICS, Luma, Metric
 from irformer.tasks.degradations import Degradation, NoiseOrder
 
 Padding = Literal["network", "flip_always", "reflect_min"]
@@ -49,9 +49,6 @@ class Protocol:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(self.metrics))
-        unknown = [name for name in self.metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f"task.protocol.metrics: unknown {', '.join(unknown)}; known: {', '.join(METRICS)}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
@@ -91,6 +88,7 @@ class Task:
         train_gray: the ways in which colour images become gray in training, where channels is 1; one is drawn for each sample.
         changes: what departs from the task of that name in configs/task (`irformer.config.tasks.build_task` finds out): by dotted key, the
             value there and the value here.
+        extra_metrics: metrics besides the built-in ones, by name. The protocol may name them; the others are measured after its own.
     """
 
     name: str
@@ -101,6 +99,7 @@ class Task:
     test_sets: tuple[str, ...]
     train_gray: tuple[GrayRule, ...] = ("opencv",)
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, compare=False)
+    extra_metrics: Mapping[str, Metric] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -110,6 +109,29 @@ class Task:
         object.__setattr__(self, "protocol", self.protocol.of(rules))
         object.__setattr__(self, "test_sets", tuple(self.test_sets))
         object.__setattr__(self, "train_gray", tuple(self.train_gray))
+        self._require_metrics()
+
+    def _require_metrics(self) -> None:
+        known = {**METRICS, **self.extra_metrics}
+        if unknown := [name for name in self.protocol.metrics if name not in known]:
+            raise ValueError(
+                f"task.protocol.metrics: unknown {', '.join(unknown)}; known: {', '.join(known)}; "
+                f"+metrics.{unknown[0]}._target_=CLASS adds one of another package"
+            )
+        for name, metric in self.metrics.items():
+            if self.channels not in metric.channels:
+                key = "task.protocol.metrics" if name in self.protocol.metrics else "metrics"
+                accepted = " or ".join(map(str, metric.channels))
+                raise ValueError(
+                    f"{key}: {name} measures images of {accepted} channel{'s' * (accepted != '1')}, and the task's have {self.channels}; "
+                    "expected other metrics or another task"
+                )
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured, by name: the protocol's metrics in their order, then the extra ones."""
+        known = {**METRICS, **self.extra_metrics}
+        return {name: known[name] for name in (*self.protocol.metrics, *self.extra_metrics)}
 
     @property
     def label(self) -> str:

@@ -54,7 +54,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     resume = _resume_checkpoint(cfg, folder)
     stop = StopSignals()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    task = build_task(cfg.task)
+    task = build_task(cfg.task, cfg.metrics)
     training = training_data(cfg, task)
     stages = training_stages(cfg)
     images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images

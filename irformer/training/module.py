@@ -32,7 +32,7 @@ class RestorationModule(lightning.LightningModule):
 
     Args:
         network: [B, C, h, w] in [0, 1] to [B, C, scale*h, scale*w].
-        task: its protocol measures the validation images.
+        task: its metrics and protocol measure the validation images.
         loss: of restored and clean batch, a scalar.
         optimizer: builds the optimizer from the parameters.
         schedule: factor of the learning rate at each optimizer step.
@@ -59,7 +59,7 @@ class RestorationModule(lightning.LightningModule):
         self.schedule = schedule
         self.seed = seed
         self.mixup = mixup
-        self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.protocol.metrics}
+        self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -113,10 +113,10 @@ class RestorationModule(lightning.LightningModule):
         restorer = NetworkRestorer(self.network, self.task.protocol.padding, self.device)
         with torch.autocast(self.device.type, enabled=False):
             try:
-                metrics, restored = evaluate_image(restorer, pair, self.task.protocol)
+                metrics, restored = evaluate_image(restorer, pair, self.task)
                 outputs = {"restored": restored}
             except NonFiniteOutputError:
-                metrics, outputs = dict.fromkeys(self.task.protocol.metrics, math.nan), {}
+                metrics, outputs = dict.fromkeys(self.task.metrics, math.nan), {}
         for name, value in metrics.items():
             self.validation_means[name].update(value)
         return outputs

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair
 from irformer.evaluation.restorers import to_image, to_tensor
+from irformer.training.module import RestorationModule
 from irformer.training.run_log import log_only
 
 
@@ -74,9 +75,12 @@ class Progress(ProgressBar):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remember the validation's metrics."""
+        assert isinstance(pl_module, RestorationModule)
+        metrics = pl_module.task.metrics
         for name, value in trainer.callback_metrics.items():
-            if name.startswith("val/"):
-                self._shown[name] = f"{value.item():.2f}" if "psnr" in name else f"{value.item():.4f}"
+            group, _, metric = name.partition("/")
+            if group == "val":
+                self._shown[name] = f"{value.item():.{metrics[metric].digits if metric in metrics else 4}f}"
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""

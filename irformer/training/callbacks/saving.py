@@ -224,7 +224,7 @@ class DueValidation(lightning.Callback):
 
 
 class BestWeights(lightning.Callback):
-    """checkpoints/best.safetensors: the network with the best validation so far, by the first metric of the protocol.
+    """checkpoints/best.safetensors: the network with the best validation so far, by the first metric of the protocol and its direction.
 
     It precedes `Ema` in the list of callbacks: at the end of a validation, Ema restores the weights that are being trained.
 
@@ -237,13 +237,22 @@ class BestWeights(lightning.Callback):
     def __init__(self, save: Callable[[dict[str, Tensor], int, dict[str, float]], None]) -> None:
         self.save = save
         self.best = -float("inf")
+        self._higher_is_better = True
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Start from the worst score of the metric."""
+        assert isinstance(pl_module, RestorationModule)
+        self._higher_is_better = next(iter(pl_module.task.metrics.values())).higher_is_better
+        if not self._higher_is_better and self.best == -float("inf"):
+            self.best = float("inf")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save if this validation is the best."""
         assert isinstance(pl_module, RestorationModule)
         metrics = pl_module.validation_metrics()
         score = next(iter(metrics.values()))
-        if score > self.best and not trainer.sanity_checking:
+        is_best = score > self.best if self._higher_is_better else score < self.best
+        if is_best and not trainer.sanity_checking:
             self.best = score
             state = trainer.strategy.lightning_module_state_dict()  # on all processes: under FSDP each has a share of it
             if trainer.is_global_zero:

@@ -1,16 +1,17 @@
-"""PSNR, SSIM and PSNR-B as the papers of the field measure them.
+"""Full-reference metrics as the papers of the field measure them: PSNR, SSIM and PSNR-B, and two errors in gray levels.
 
 All take uint8 images, as they would be written to files: a network's output is clamped and rounded before it is measured. The border is
 cropped first, then colour turns to Y, then everything is float64.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
+
+from irformer.metrics.metric import Metric
 
 Image = NDArray[np.uint8]
 Luma = Literal["exact", "rounded"]
@@ -64,24 +65,118 @@ def luma(rgb: Image, rule: Luma = "exact") -> NDArray[np.float64]:
     return np.floor(y + 0.5) if rule == "rounded" else y
 
 
-METRICS: dict[str, Callable[[Image, Image], float]] = {
-    "psnr_y": psnr_y,
-    "ssim_y": ssim_y,
-    "psnr_rgb": psnr,
-    "ssim_rgb": ssim,
-    "psnr": psnr,
-    "ssim": ssim,
-    "psnr_b": psnr_b,
+class _OnChannels(Metric):
+    """A metric of all channels together, or of Y.
+
+    Args:
+        on_y: measure the Y channel of RGB images.
+    """
+
+    def __init__(self, on_y: bool = False) -> None:
+        self.on_y = on_y
+        self.channels = (3,) if on_y else (1, 3)
+
+    @property
+    def name(self) -> str:
+        """How the metric is called in messages."""
+        return f"{type(self).__name__} on Y" if self.on_y else type(self).__name__
+
+
+class PSNR(_OnChannels):
+    """Peak signal-to-noise ratio in dB, peak 255; infinity for equal images.
+
+    Args:
+        on_y: measure the Y channel of RGB images.
+    """
+
+    higher_is_better = True
+    digits = 2
+    unit = "dB"
+
+    def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
+        """Over all channels together."""
+        return _psnr(restored.astype(np.float64), truth.astype(np.float64))
+
+
+class SSIM(_OnChannels):
+    """Structural similarity (Wang et al. 2004), 11x11 Gaussian window (sigma 1.5), valid region, mean over channels.
+
+    Args:
+        on_y: measure the Y channel of RGB images.
+    """
+
+    higher_is_better = True
+    digits = 4
+    smallest_side = SSIM_WINDOW
+
+    def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
+        """Mean over the channels."""
+        return _ssim(restored.astype(np.float64), truth.astype(np.float64))
+
+
+class PSNRB(Metric):
+    """PSNR in dB that counts blocking as an error (`psnr_b`)."""
+
+    higher_is_better = True
+    digits = 2
+    unit = "dB"
+
+    def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
+        """Mean over the channels."""
+        return psnr_b(restored, truth)
+
+
+class MAE(_OnChannels):
+    """Mean absolute error in gray levels of 255, over all channels together. Lower is better.
+
+    Args:
+        on_y: measure the Y channel of RGB images.
+    """
+
+    higher_is_better = False
+    digits = 3
+    unit = "gray levels"
+
+    def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
+        """Over all channels together."""
+        return float(np.mean(np.abs(restored.astype(np.float64) - truth.astype(np.float64))))
+
+
+class RMSE(_OnChannels):
+    """Root mean square error in gray levels of 255, over all channels together. Lower is better.
+
+    Args:
+        on_y: measure the Y channel of RGB images.
+    """
+
+    higher_is_better = False
+    digits = 3
+    unit = "gray levels"
+
+    def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
+        """Over all channels together."""
+        return float(np.sqrt(np.mean((restored.astype(np.float64) - truth.astype(np.float64)) ** 2)))
+
+
+METRICS: dict[str, Metric] = {
+    "psnr_y": PSNR(on_y=True),
+    "ssim_y": SSIM(on_y=True),
+    "psnr_rgb": PSNR(),
+    "ssim_rgb": SSIM(),
+    "psnr": PSNR(),
+    "ssim": SSIM(),
+    "psnr_b": PSNRB(),
 }
+"""The built-in metrics: a protocol names them without further configuration."""
 
 
-def measure(restored: Image, truth: Image, names: tuple[str, ...], border: int = 0, luma_rule: Luma = "exact") -> dict[str, float]:
+def measure(restored: Image, truth: Image, metrics: Mapping[str, Metric], border: int = 0, luma_rule: Luma = "exact") -> dict[str, float]:
     """Metrics of a restored image against the true one.
 
     Args:
         restored: [H, W, C], uint8, RGB or gray.
         truth: the same shape.
-        names: of the metrics, keys of METRICS.
+        metrics: by name, such as `METRICS` or a part of it.
         border: pixels left out on each side.
         luma_rule: of the metrics on Y.
 
@@ -93,12 +188,11 @@ def measure(restored: Image, truth: Image, names: tuple[str, ...], border: int =
     if min(restored.shape[:2]) <= 2 * border:
         raise ValueError(f"an image of {restored.shape[1]}x{restored.shape[0]} has nothing within a border of {border}")
     inner = slice(border, -border or None)
-    restored, truth = restored[inner, inner], truth[inner, inner]
-    on_y: dict[str, Callable[[Image, Image], float]] = {
-        "psnr_y": partial(psnr_y, rule=luma_rule),
-        "ssim_y": partial(ssim_y, rule=luma_rule),
-    }
-    return {name: (METRICS | on_y)[name](restored, truth) for name in names}
+    images: tuple[NDArray[Any], NDArray[Any]] = restored[inner, inner], truth[inner, inner]
+    planes = images
+    if any(metric.on_y for metric in metrics.values()):
+        planes = luma(images[0], luma_rule)[..., None], luma(images[1], luma_rule)[..., None]
+    return {name: float(metric(*(planes if metric.on_y else images))) for name, metric in metrics.items()}
 
 
 def _psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -1,0 +1,279 @@
+"""Tables of numbers, and their renderers: terminal, Markdown, CSV and LaTeX.
+
+A table holds numbers with the decimals that they are printed with, so that each renderer decides how much of them to show.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in a cell.
+
+    Args:
+        value: the number, at full precision.
+        digits: decimals that are printed.
+        sign: print the sign of positive numbers too.
+        deviation: standard deviation, printed after ± with one decimal more, since it is small.
+    """
+
+    value: float
+    digits: int = 0
+    sign: bool = False
+    deviation: float | None = None
+
+    @property
+    def rounded(self) -> str:
+        """The number alone, as it is printed."""
+        return f"{self.value:{'+' if self.sign else ''}.{self.digits}f}"
+
+    @property
+    def text(self) -> str:
+        """The number and its deviation, as they are printed."""
+        return self.rounded if self.deviation is None else f"{self.rounded} ± {self.deviation:.{self.digits + 1}f}"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Several numbers in one cell, such as PSNR and SSIM.
+
+    Args:
+        values: one for each part of the column; None where there is none.
+        between: text between two numbers.
+        brackets: text around them.
+    """
+
+    values: tuple[Number | None, ...]
+    between: str = " / "
+    brackets: tuple[str, str] = ("", "")
+
+
+Cell = str | Number | Numbers | None
+"""What a table holds in one place; None is a missing value."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one number in the cells of a column is.
+
+    Args:
+        name: such as `psnr_y`.
+        higher_is_better: the direction; None where no number is better than another.
+    """
+
+    name: str
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers.
+
+    Args:
+        name: in the header.
+        parts: what the numbers in each of its cells are, in their order.
+    """
+
+    name: str
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table as people read it.
+
+    Args:
+        title: above the table.
+        header: one column for each cell of a row; a string is a column without parts.
+        rows: of cells.
+        notes: sentences below the table.
+    """
+
+    title: str
+    header: Sequence[str | Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns."""
+        return [column if isinstance(column, Column) else Column(column) for column in self.header]
+
+    @property
+    def names(self) -> list[str]:
+        """The header as text."""
+        return [column.name for column in self.columns]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The rows as text, numbers with their decimals and `-` for missing values."""
+        return [[_text(cell, [number.text for number in _present(cell)]) for cell in row] for row in self.rows]
+
+    def show(self, console: Console) -> None:
+        """Print the table on a terminal (`terminal`)."""
+        terminal(self, console)
+
+    def markdown(self) -> str:
+        """The table in Markdown (`markdown`)."""
+        return markdown(self)
+
+
+def terminal(table: ResultTable, console: Console) -> None:
+    """Print a table on a terminal."""
+    # As Text, since names that users have given may look like rich's markup.
+    caption = Text("\n".join(table.notes), "table.caption") if table.notes else None
+    printed = Table(title=Text(table.title, "table.title"), title_justify="left", caption=caption, caption_justify="left")
+    for i, name in enumerate(table.names):
+        printed.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
+    for row in table.texts:
+        printed.add_row(*(Text(cell) for cell in row))
+    console.print(printed)
+
+
+def markdown(table: ResultTable) -> str:
+    """A table in Markdown, with its notes below it and without its title."""
+    lines = [f"| {' | '.join(row)} |" for row in [table.names, ["---"] * len(table.header), *table.texts]]
+    return "\n".join([*lines, "", *table.notes, ""])
+
+
+def csv_text(table: ResultTable) -> str:
+    """A table as CSV, one column for each number, at full precision and without title and notes.
+
+    A missing value is empty. A column `NAME deviation` follows where a number has a deviation.
+    """
+    columns = [_csv_column(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*chain(*fields)] for fields in zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def _csv_column(column: Column, cells: Sequence[Cell]) -> list[list[str]]:
+    """The fields of a column: those of the header, then those of each row."""
+    numbers = [_values(cell) for cell in cells]
+    width = max([1, len(column.parts), *(len(values) for values in numbers)])
+    names = [part.name for part in column.parts]
+    if not names:
+        names = [""] if width == 1 else [str(i) for i in range(1, width + 1)]
+    rows = [[f"{column.name} {name}".strip() for name in names]]
+    for cell, values in zip(cells, numbers, strict=True):
+        padded = [*values, *[None] * (width - len(values))]
+        rows.append([cell, *[""] * (width - 1)] if isinstance(cell, str) else ["" if n is None else _exact(n.value) for n in padded])
+    for i in reversed(range(width)):
+        deviations = [values[i].deviation if i < len(values) and values[i] else None for values in numbers]  # type: ignore[union-attr]
+        if any(deviation is not None for deviation in deviations):
+            rows[0].insert(i + 1, f"{rows[0][i]} deviation")
+            for row, deviation in zip(rows[1:], deviations, strict=True):
+                row.insert(i + 1, "" if deviation is None else _exact(deviation))
+    return rows
+
+
+def _exact(value: float) -> str:
+    return str(value) if isinstance(value, int) else repr(float(value))
+
+
+def latex(table: ResultTable) -> str:
+    r"""A table as a LaTeX tabular of the package booktabs; `\input` it into a table environment.
+
+    The best number of each part with a direction is bold; numbers that print alike are equally good. Title and notes are comments.
+    """
+    best = best_numbers(table)
+
+    def cell(row: int, column: int) -> str:
+        content = table.rows[row][column]
+        if content is None or isinstance(content, str):
+            return "--" if content in (None, "-") else _escaped(content)
+        numbers = []
+        for part, number in enumerate(_values(content)):
+            if number is not None:
+                number_text = _latex_number(number)
+                numbers.append(rf"\textbf{{{number_text}}}" if (row, column, part) in best else number_text)
+        return _text(content, numbers) if numbers else "--"
+
+    def line(cells: Sequence[str]) -> str:
+        # After the end of a line, LaTeX takes a bracket for an optional argument.
+        return ("{}" if cells[0].startswith("[") else "") + " & ".join(cells) + r" \\"
+
+    lines = [
+        f"% {' '.join(table.title.split())}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"\toprule",
+        line([_escaped(name) for name in table.names]),
+        r"\midrule",
+        *(line([cell(row, column) for column in range(len(table.header))]) for row in range(len(table.rows))),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {' '.join(note.split())}" for note in table.notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def best_numbers(table: ResultTable) -> set[tuple[int, int, int]]:
+    """Where the best numbers of a table are: row, column and part. Numbers that print alike are equally good.
+
+    Only parts with a direction count, and only where there are at least two numbers. NaN is never the best.
+    """
+    found = set()
+    for i, column in enumerate(table.columns):
+        for p, part in enumerate(column.parts):
+            if part.higher_is_better is None:
+                continue
+            numbers = {r: values[p] for r, row in enumerate(table.rows) if p < len(values := _values(row[i])) and values[p] is not None}
+            ranked = [number for number in numbers.values() if number is not None and not math.isnan(number.value)]
+            if len(ranked) < 2:
+                continue
+            best = (max if part.higher_is_better else min)(ranked, key=lambda number: number.value)
+            found |= {(r, i, p) for r, number in numbers.items() if number is not None and number.rounded == best.rounded}
+    return found
+
+
+def _values(cell: Cell) -> tuple[Number | None, ...]:
+    """The numbers of a cell by part."""
+    if isinstance(cell, Numbers):
+        return cell.values
+    return (cell,) if isinstance(cell, Number) else ()
+
+
+def _present(cell: Cell) -> list[Number]:
+    return [number for number in _values(cell) if number is not None]
+
+
+def _text(cell: Cell, numbers: Sequence[str]) -> str:
+    """The text of a cell, given that of its numbers."""
+    if isinstance(cell, str):
+        return cell
+    if not numbers:
+        return "-"
+    if isinstance(cell, Numbers):
+        return cell.between.join(numbers).join(cell.brackets)
+    return numbers[0]
+
+
+def _latex_number(number: Number) -> str:
+    text = number.text.replace("inf", r"$\infty$").replace("±", r"$\pm$")
+    return f"$-${text[1:]}" if text.startswith("-") else text
+
+
+_ESCAPES = {character: rf"\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "\n": " ",
+}
+
+
+def _escaped(text: str) -> str:
+    """Text in which LaTeX finds no commands."""
+    return "".join(_ESCAPES.get(character, character) for character in text)
