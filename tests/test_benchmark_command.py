@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from irformer.commands.benchmark import benchmark
 from irformer.config.compose import build_network, compose
 from irformer.config.tasks import build_task, changed_keys
+from irformer.errors import UserError
 from irformer.evaluation.evaluate import published_rows
 from irformer.evaluation.results import read_results
 from irformer.imaging.images import write_image
@@ -267,6 +268,64 @@ def test_a_checkpoint_brings_its_task(measure, place, attempts, words, label, ru
     measure("checkpoint=den35.safetensors", "out=typed", "task=denoise_color_25", *level)
     assert strictly(place / "typed" / "results.json")["test_sets"] == record["test_sets"]
     attempts.handled("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("trained", "words", "label", "rules"),
+    [
+        (["task=denoise_color", "task.sigma=35"], [], "denoise_color_35", {"sigma": 35, "noise": "bgr"}),
+        (["task=denoise_color", "task.sigma=35"], ["task.sigma=12.5"], "denoise_color_12.5", {"sigma": 12.5}),
+        (["task=denoise_color", "task.sigma=25.0"], [], "denoise_color_25", {"sigma": 25}),
+        (
+            ["task=denoise_color", "task.sigma=35"],
+            ["protocol=restormer"],
+            "denoise_color_35, noise rgb, padding reflect_min",
+            {"noise": "rgb"},
+        ),
+        (["task=jpeg_color", "task.quality=15"], [], "jpeg_color_15", {"quality": 15}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_a_family_brings_its_level(measure, place, attempts, trained, words, label, rules):
+    save(place / "a.safetensors", *trained, "model.upsampler=''")
+    assert f"{label}: psnr_rgb" in " ".join(measure("checkpoint=a.safetensors", "out=out", *words).split())
+    record = strictly(place / "out" / "results.json")
+    assert (record["task"], record["task_label"]) == (label.partition(",")[0], label)
+    assert rules.items() <= record["protocol"].items()
+    level = [word for word in words if word.startswith("task.")] or trained[1:]
+    measure("checkpoint=a.safetensors", "out=typed", trained[0], *level, *(word for word in words if word.startswith("protocol")))
+    assert strictly(place / "typed" / "results.json")["test_sets"] == record["test_sets"]
+    attempts.handled("benchmark")
+
+
+def test_a_published_level_of_a_family_is_the_published_task(measure, place):
+    """The same numbers under the same name, and the published rows beside them."""
+    measure("checkpoint=degraded", "task=denoise_gray", "task.sigma=25", "out=family")
+    measure("checkpoint=degraded", "task=denoise_gray_25", "out=published")
+    assert (place / "family" / "results.json").read_bytes() == (place / "published" / "results.json").read_bytes()
+    for family, published in (("denoise_color", "task.sigma=25"), ("jpeg_gray", "task.quality=10")):
+        level = published.partition("=")[2]
+        task, own = (
+            build_task(compose("benchmark", [*words, "checkpoint=x"]).task)
+            for words in ([f"task={family}", published], [f"task={family}_{level}"])
+        )
+        rows = published_rows(task, ["CBSD68", "Classic5"])
+        assert task.label == f"{family}_{level}"
+        assert rows == published_rows(own, ["CBSD68", "Classic5"])
+        assert {row.model for row in rows} >= {"swinir"}
+
+
+def test_a_task_has_one_level():
+    for words, line in (
+        (
+            ["task=denoise_color", "task.sigma=35", "task.protocol.sigma=5"],
+            r"task\.protocol\.sigma=5 and task\.sigma=35: expected one level",
+        ),
+        (["task=denoise_color_blind", "+task.sigma=3"], r"task\.protocol\.sigma=25 and task\.sigma=3: expected one level"),
+        (["task=sr_x2", "+task.sigma=3"], r"task\.sigma=3: Downscale has no sigma; remove the key"),
+    ):
+        with pytest.raises(UserError, match=line):
+            build_task(compose("benchmark", [*words, "checkpoint=x"]).task)
 
 
 def test_a_checkpoint_without_its_task_s_configuration(measure, place, attempts):

@@ -53,9 +53,13 @@ def mistake(tmp_path, monkeypatch, capsys):
         (["norm=ilm"], "error: norm=ilm: unknown norm; known: batch, batch_eval, dyt, iln"),
         (["norm=ilm"], "did you mean iln?"),
         (["model=swinr"], "error: model=swinr: unknown model; known: drct, "),
-        (["task=sr_x5"], "error: task=sr_x5: unknown task; known: denoise_color_15, "),
+        (["task=sr_x5"], "error: task=sr_x5: unknown task; known: denoise_color, denoise_color_15, "),
         (["task=sr_x5"], "sr_x2, sr_x3, sr_x4, sr_x8; did you mean sr_x"),
         (["-m", "norm=ln,ilm", "hydra.sweep.dir=sweep"], "error: norm=ilm: unknown norm"),
+        (["task=denoise_color"], "error: task.sigma is required: give task.sigma=VALUE"),
+        (["task=denoise_color", "task.sigma=[0,55]"], "error: task.sigma=[0, 55]: expected a number from 0 to 255, or null"),
+        (["task=jpeg_gray", "task.quality=101"], "error: task.quality=101: expected a whole number from 1 to 100, or null"),
+        (["task=pairs"], "error: task.scale is unknown, since no pairs are named: train on data=folder data.path=FOLDER"),
         (["optim.lrr=1"], "error: unknown key optim.lrr; did you mean optim.lr?"),
         (["nrom=iln"], "error: unknown key nrom; did you mean norm?"),
         (["data=folder"], "error: data=folder needs the folder of your clean images: add data.path=FOLDER"),
@@ -234,7 +238,7 @@ def test_the_table_of_protocols_goes_between_its_lines(monkeypatch, capsys, tmp_
     assert "Set12" in capsys.readouterr().out
     assert "old" in page.read_text()  # some tasks are for the terminal alone
     monkeypatch.setattr(sys, "argv", ["protocols.py", str(page)])
-    monkeypatch.setattr("irformer.commands.protocols.options", lambda group: ["_denoise_gray", "denoise_gray_25", "sr_x2"])
+    monkeypatch.setattr("irformer.commands.protocols.complete_tasks", lambda: ["denoise_gray_25", "sr_x2"])
     protocols()
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")

@@ -8,6 +8,7 @@ import torch
 from irformer.commands.speed import speed
 from irformer.config.compose import compose, instantiate
 from irformer.data.samples import TrainingSamples
+from irformer.data.stages import Stages
 from irformer.speed import pipeline as speed_data
 
 
@@ -21,7 +22,7 @@ def small(monkeypatch):
 def test_store_and_files_are_asked_for_the_same_patches(small, tmp_path):
     made = speed_data.SyntheticSet(tmp_path)
     task = instantiate(compose("train", ["task=sr_x2"]).task)
-    packed, files = (TrainingSamples(images, task, 64, seed=0) for images in (made.packed(2, lq=True), made.files()))
+    packed, files = (TrainingSamples(images, task, Stages.constant(64, 1), seed=0) for images in (made.packed(2, lq=True), made.files()))
     for index in range(8):
         a, b = packed[index], files[index]
         assert all(torch.equal(a[name], b[name]) for name in ("lq", "hq"))

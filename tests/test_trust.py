@@ -20,6 +20,7 @@ from irformer.commands.export import export
 from irformer.commands.train import train
 from irformer.config.compose import compose, options, trust_of
 from irformer.config.saved import read_saved_config
+from irformer.config.tasks import complete_tasks
 from irformer.core.folders import CONFIGS
 from irformer.core.trust import Trust, targets
 from irformer.errors import UserError
@@ -152,7 +153,7 @@ def test_the_set_holds_everything_that_the_configurations_name():
         assert isinstance(Trust().find(target, "run"), type)
 
 
-@pytest.mark.parametrize("name", [name for name in options("task") if not name.startswith("_")])
+@pytest.mark.parametrize("name", complete_tasks())
 def test_a_task_in_a_record_can_be_built(name):
     config = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
     task = build(json.loads(json.dumps(config)), Trust(), "task")

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from irformer.config.compose import compose, options
 from irformer.core.faults import machine_fault
@@ -137,8 +137,9 @@ def explain(error: Exception, config: str) -> str:
                 return f"{group}={name} comes with a package that is not installed: pip install 'irformer[{_PLUGINS[name]}]'"
             known = [option for option in options(group) if not option.startswith("_")]
             return f"{group}={name}: unknown {group}; known: {', '.join(known)}{nearest(name, known)}"
-        if isinstance(cause, MissingMandatoryValue):
-            key = cause.full_key or str(cause).rpartition(" ")[2]
+        if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
+            # An interpolation names the key that refers to the missing one; both messages end in the missing key.
+            key = str(cause).splitlines()[0].rpartition(" ")[2]
             return f"{key} is required: give {key}=VALUE"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, ConfigCompositionException) and str(error).startswith("Could not override '"):

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from irformer.commands.common import telling_mistakes
-from irformer.config.compose import compose, instantiate, options
+from irformer.config.compose import compose, instantiate
+from irformer.config.tasks import complete_tasks
 from irformer.core.files import write_atomically
 from irformer.data.test_sets import available_test_sets
 from irformer.errors import UserError
@@ -32,7 +33,7 @@ def protocols() -> None:
         page = arguments.page.read_text(encoding="utf-8") if arguments.page.is_file() else ""
         if START not in page or END not in page:
             raise UserError(f"{arguments.page}: expected a page with the lines {START} and {END}")
-        table = measure_all([name for name in options("task") if not name.startswith("_")], root)
+        table = measure_all(complete_tasks(), root)
     before, after = page.partition(START)[0], page.partition(END)[2]
     written = f"{before}{START}\n\n{table.markdown()}\n{END}{after}"
     write_atomically(arguments.page, lambda aside: aside.write_text(written, encoding="utf-8"))

@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+import irformer.config.resolvers  # noqa: F401 (registers them)
 from irformer.core.folders import CONFIGS
 from irformer.core.processes import start_time
 from irformer.core.trust import Trust, targets

@@ -11,8 +11,10 @@ from typing import get_args
 import torch
 from omegaconf import DictConfig
 
+from irformer.data.inventory import count_images
 from irformer.data.mixtures import Draw, JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, set_source
+from irformer.data.pairs import training_halves
 from irformer.data.sources import TrainingImages
 from irformer.data.store import PackedImages
 from irformer.data.test_sets import TestSet, available_test_sets, find_test_set
@@ -43,9 +45,12 @@ def find_test_sets(names: list[str] | None, root: Path, task: Task, max_megapixe
     if found:
         return found
     if isinstance(task.degradation, FromFiles):
+        name_them = "name a folder that has them by test_sets=[FOLDER] and, for validation, data.val=FOLDER"
+        if not task.test_sets:
+            raise UserError(f"{task.name} is measured on your own pairs, in the folders input and target: {name_them}")
         raise UserError(
             f"none of the test sets of {task.name} ({', '.join(task.test_sets)}) was found below {root}: put one there, with its folders "
-            "input and target, or name a folder that has them by test_sets=[FOLDER] and, for validation, data.val=FOLDER"
+            f"input and target, or {name_them}"
         )
     return [find_test_set(SAMPLE, root, task, max_megapixels)]
 
@@ -92,7 +97,7 @@ def training_data(cfg: DictConfig, task: Task) -> TrainingData:
     sets, shares, notes = _sets(data, root)
     budget = cache_bytes(cfg) // max(1, len(sets))
     if data.path is not None:
-        sources = [folder_source(Path(data.path), Path(data.lq_path) if data.lq_path is not None else None, task.scale)]
+        sources = [folder_source(*_halves(data, task), task.scale)]
     else:
         sources = [set_source(name, root, task.scale, lq_files=_wants_lq_files(task)) for name in sets]
     parts = []
@@ -106,6 +111,29 @@ def training_data(cfg: DictConfig, task: Task) -> TrainingData:
     if len(parts) == 1 and data.draw == "images":
         return TrainingData(parts[0], read_from, notes)
     return TrainingData(JoinedImages(parts, chances(parts, shares, data.draw)), read_from, notes)
+
+
+def _halves(data: DictConfig, task: Task) -> tuple[Path, Path | None]:
+    """The folders of the clean and the degraded images of `data.path`; the latter None where the task makes them.
+
+    Raises:
+        UserError: degraded files are named for a task that makes its own, and would train on one degradation and be measured on another.
+    """
+    path, lq = Path(data.path), None if data.lq_path is None else Path(data.lq_path)
+    if isinstance(task.degradation, FromFiles):
+        return training_halves(path, lq, task.scale)
+    halves = training_halves(path, None, task.scale)
+    if halves[1] is not None and count_images(path) == 0:
+        raise UserError(
+            f"data.path={path} holds pairs, and the task {task.name} degrades clean images itself: train and measure on pairs by "
+            f"task=pairs, or train on the clean images alone by data.path={halves[0]}"
+        )
+    if lq is not None and task.scale == 1:
+        raise UserError(
+            f"data.lq_path={lq}: the task {task.name} degrades its test images itself, so a run on these files would be measured on "
+            "another degradation; train and measure on pairs by task=pairs, or leave data.lq_path out"
+        )
+    return path, lq
 
 
 def _sets(data: DictConfig, root: Path) -> tuple[list[str], list[float] | None, dict[str, str]]:
@@ -144,6 +172,14 @@ def validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:
     if data.val is not None:
         return find_test_set(data.val, root, task, data.max_megapixels)
     return find_test_sets(None, root, task, data.max_megapixels)[0]
+
+
+def named_mixture(data: DictConfig, test_sets: Sequence[TestSet]) -> dict[str, str]:
+    """A line for the summary where training takes its degraded images from `data.lq_path` and tests make theirs, as SR tasks may."""
+    made = sorted({test_set.name for test_set in test_sets if test_set.lq_source != "files"})
+    if data.lq_path is None or not made:
+        return {}
+    return {"LQ": f"trained on the files of {data.lq_path}; those of {', '.join(made)} are made on the fly by the task's own rule"}
 
 
 def workers(cfg: DictConfig) -> int:

@@ -1,6 +1,7 @@
 """Tasks as configurations: what sets one apart from the task of that name in configs/task, and how it is composed again from a record."""
 
 import copy
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,8 +36,9 @@ def build_task(node: DictConfig, metrics: DictConfig | Mapping[str, Any] | None 
     task = _with_metrics(node, metrics) if metrics else instantiate(node)
     changes = changed_keys(config)
     changes.pop("test_sets", None)  # says where a task is measured, not what it is
-    if changes:
-        own: Task = instantiate(_own(task.name).task)
+    selection = _selection(task.name, config)
+    if changes and selection is not None:
+        own: Task = instantiate(_own(*selection).task)
         # A preset speaks of all tasks, and a task drops the rules that it has no use for.
         without_effect = [
             key
@@ -64,12 +66,13 @@ def changed_keys(task: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
     Returns:
         By dotted key the value of configs/task and the given one, `{"protocol.sigma": (25, 35)}`. Empty where configs/task has no task of
-        that name to compare with.
+        that name to compare with. A member of a family, `denoise_color_35`, is compared with the family at its level.
     """
-    if not _is_known(task.get("name")):
+    selection = _selection(str(task.get("name")), task)
+    if selection is None:
         return {}
     here = _flat(task)
-    config = copy.deepcopy(_own(task["name"]))
+    config = copy.deepcopy(_own(*selection))
     literal = _flat(OmegaConf.to_container(config.task, resolve=False))
     before = _flat(OmegaConf.to_container(config.task, resolve=True))
     changes = {}
@@ -95,7 +98,8 @@ def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str
         UserError: a word does not fit this task, or configs/task does not have it.
     """
     on_top = [word for word in words if word.lstrip("+~").startswith(("task.", "protocol="))]
-    if not _is_known(name):
+    selection = _selection(name, task or {})
+    if selection is None:
         if task is None or on_top:
             what = f"{on_top[0]} needs task=NAME" if on_top else "give task=NAME"
             raise UserError(f"the checkpoint was trained for the task {name}, which configs/task does not have: {what}")
@@ -104,7 +108,8 @@ def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str
         config.task = dict(task)
         return config
     changes = changed_keys(task or {})
-    recorded = OmegaConf.create({"defaults": [name, "_self_"]})
+    own, levels = selection
+    recorded = OmegaConf.create({"defaults": [own, "_self_"], **dict(levels)})
     for key, (_, value) in changes.items():
         OmegaConf.update(recorded, key, value, force_add=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -120,14 +125,50 @@ def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str
             raise UserError(f"{word}: the task {name}, for which the checkpoint was trained, has no such key") from None
 
 
+def complete_tasks() -> list[str]:
+    """The tasks of configs/task that need no further key: all but families (`denoise_color`, `pairs`), whose names depend on a level."""
+    return [name for name in _files() if "${" not in _literal_name(name)]
+
+
+_Levels = tuple[tuple[str, int | float], ...]
+
+
+def _selection(name: str, task: Mapping[str, Any]) -> tuple[str, _Levels] | None:
+    """What chooses a task in configs/task: its file and, for a member of a family, the keys in its name with their values.
+
+    A published level has a file of its own (`denoise_color_25`) and is a member of its family, too: the family if the task has its key.
+    """
+    for file in _files():
+        if name.startswith(file) and (levels := _levels(file, name)) and (name not in _files() or dict(levels).keys() <= task.keys()):
+            return file, levels
+    return (name, ()) if name in _files() else None
+
+
+def _levels(family: str, name: str) -> _Levels:
+    """The keys that the name of a family refers to, with the values that make it the given name; none if nothing does."""
+    parts = _REFERENCE.split(_literal_name(family))  # text, key, text, ...
+    pattern = "".join(_NUMBER if i % 2 else re.escape(part) for i, part in enumerate(parts))
+    match = re.fullmatch(pattern, name)
+    values = [float(text) if re.search("[.e]", text) else int(text) for text in match.groups()] if match else []
+    return tuple(zip(parts[1::2], values, strict=True)) if match else ()
+
+
+_REFERENCE = re.compile(r"\$\{(?:irformer\.level:\$\{)?task\.(\w+)\}+")
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+
+
+def _literal_name(file: str) -> str:
+    return str(OmegaConf.to_container(_own(file).task, resolve=False)["name"])  # type: ignore[call-overload,index]
+
+
 @cache
-def _own(name: str) -> DictConfig:
-    """A configuration with the task of that name as configs/task has it."""
-    return compose("benchmark", [f"task={name}", "checkpoint=none"])
+def _own(file: str, levels: _Levels = ()) -> DictConfig:
+    """A configuration with a task as configs/task has it, at the levels of a family."""
+    return compose("benchmark", [f"task={file}", *(f"task.{key}={level}" for key, level in levels), "checkpoint=none"])
 
 
-def _is_known(name: Any) -> bool:
-    return name in options("task") and not name.startswith("_")
+def _files() -> list[str]:
+    return [name for name in options("task") if not name.startswith("_")]
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

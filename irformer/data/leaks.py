@@ -60,7 +60,7 @@ class Fingerprints:
         whole = images.fingerprint(i)
         if whole is None:
             return self.of_file(Path(images.name(i)), part)
-        return whole if part == images.whole_size(i) else self._of(whole, part, lambda: images.hq(i))
+        return whole if part == images.whole_size(i) else self._of(whole, part, lambda: images.whole_hq(i))
 
     def _of(self, image: str, part: Size, read: Callable[[], NDArray[np.uint8]]) -> str:
         if _key(image, part) not in self._known:

@@ -62,9 +62,14 @@ class JoinedImages:
         return part.fingerprint(inner)
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i: [H, W, 3], uint8."""
+        """Clean image i, cut to multiples of the scale: [H, W, 3], uint8."""
         part, inner = self._find(i)
         return part.hq(inner)
+
+    def whole_hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i as in its file: [H, W, 3], uint8."""
+        part, inner = self._find(i)
+        return part.whole_hq(inner)
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
         """Degraded image i: [H, W, 3], uint8; None where there is no file."""

@@ -31,22 +31,22 @@ class TrainingSamples(Dataset[Sample]):
     Args:
         images: the training set; says how its images are drawn.
         task: gives scale, channels and degradation.
-        patch_size: side of the LQ patch in pixels, or the stages that say it for each sample; the HQ patch is task.scale times larger.
+        stages: side of the LQ patch of each sample, in pixels; the HQ patch is task.scale times larger.
         seed: of the run.
 
     Raises:
         UserError: an image is smaller than the HQ patch, or has no degraded file where the task cannot make one.
     """
 
-    def __init__(self, images: TrainingImages, task: Task, patch_size: int | Stages, seed: int) -> None:
+    def __init__(self, images: TrainingImages, task: Task, stages: Stages, seed: int) -> None:
         self.images = images
         self.task = task
-        self.stages = patch_size if isinstance(patch_size, Stages) else Stages.constant(patch_size, batch_size=1)
+        self.stages = stages
         self.seed = seed
         require_patches(images, max(self.stages.patch_size) * task.scale)
         if not isinstance(task.degradation, PatchDegradation | DeviceDegradation) and not images.has_lq:
             raise UserError(
-                f"task={task.name} learns from pairs, and the training images have no degraded files: "
+                f"the task {task.name} learns from pairs, and the training images have no degraded files: "
                 "add data=folder data.path=CLEAN data.lq_path=DEGRADED, with images of the same names in both folders"
             )
 
@@ -56,7 +56,7 @@ class TrainingSamples(Dataset[Sample]):
         size = self.stages.patch_of(index)
         i = self.images.draw(rng)
         orientation = int(rng.integers(8))
-        image, on_disk = self.task.crop_to_scale(self.images.hq(i)), self.images.lq(i)
+        image, on_disk = self.images.hq(i), self.images.lq(i)
         degradation = self.task.degradation
         if on_disk is None and isinstance(degradation, PatchDegradation) and degradation.turned_first:
             image, orientation = _orient(image, orientation), 0
@@ -132,7 +132,7 @@ class GlobalBatches(Sampler[list[int]]):
     where G changes from stage to stage, those that follow the samples of all steps before.
 
     Args:
-        batch_size: global batch size G, or the stages that say it for each step.
+        stages: global batch size G of each step.
         steps: optimizer steps of the whole run.
         start: steps already taken; their batches are not yielded again, but count in the length.
         accumulate: batches whose gradients one step adds up.
@@ -140,10 +140,8 @@ class GlobalBatches(Sampler[list[int]]):
         world_size: number of processes.
     """
 
-    def __init__(
-        self, batch_size: int | Stages, steps: int, start: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.stages = batch_size if isinstance(batch_size, Stages) else Stages.constant(patch_size=1, batch_size=batch_size)
+    def __init__(self, stages: Stages, steps: int, start: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1) -> None:
+        self.stages = stages
         self.steps = steps
         self.start = start
         self.accumulate = accumulate

@@ -141,17 +141,27 @@ class TrainingImages(Protocol):
         """The fingerprint of the whole clean image i, where it is known without decoding the image."""
         ...
 
+    def whole_hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i as in its file: [*whole_size(i), 3], uint8, read-only."""
+        ...
+
     def draw(self, rng: np.random.Generator) -> int:
         """The number of a random image."""
         ...
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i: [H, W, 3], uint8, not to be written to; of a packed one nothing is read but what is then looked at."""
+        """Clean image i: [*size(i), 3], uint8, read-only. Of a packed image, only the rows that are accessed are read."""
         ...
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
-        """Degraded image i from disk: [H, W, 3], uint8; None where there is no file."""
+        """Degraded image i from disk: [H / scale, W / scale, 3], uint8; None where there is no file."""
         ...
+
+
+def crop_to_multiples(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """The largest part of [H, W, C], from the top left, whose sides are multiples of the scale (modcrop): a view."""
+    height, width = image.shape[:2]
+    return image[: height - height % scale, : width - width % scale]
 
 
 def require_patches(images: TrainingImages, patch: int) -> None:
@@ -259,8 +269,12 @@ class FolderImages:
         return int(rng.integers(len(self.pairs)))
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i: [H, W, 3], uint8."""
+        """Clean image i, cut to multiples of the scale: [H, W, 3], uint8."""
         self.clock.count_sample()
+        return crop_to_multiples(self.whole_hq(i), self.scale)
+
+    def whole_hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i as in its file: [H, W, 3], uint8."""
         return self._pixels(self.pairs[i].hq, self.whole_size(i))
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:

@@ -19,7 +19,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from irformer.core.files import lock_of
-from irformer.data.sources import check_pairs
+from irformer.data.sources import check_pairs, crop_to_multiples
 from irformer.errors import UserError
 from irformer.imaging.images import ImageHeader, fingerprint, read_header, read_intact_image
 
@@ -174,7 +174,11 @@ class PackedImages:
         return int(rng.integers(len(self._hq)))
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i: [H, W, 3], uint8, read-only."""
+        """Clean image i, cut to multiples of the scale: [H, W, 3], uint8, read-only."""
+        return crop_to_multiples(self.whole_hq(i), self.scale)
+
+    def whole_hq(self, i: int) -> NDArray[np.uint8]:
+        """Clean image i as it was packed: [H, W, 3], uint8, read-only."""
         return self.store.pixels(HQ, *self._hq[i].tolist())
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:

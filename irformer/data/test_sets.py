@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.data.sources import ImagePair, pair_folders
+from irformer.data.pairs import HQ_FOLDERS, LR_FOLDERS, clean_half, degraded_half
+from irformer.data.sources import ImagePair, crop_to_multiples, pair_folders
 from irformer.datasets.catalog import (
     GRAY_AND_COLOUR,
     KODAK24_VARIANTS,
@@ -23,10 +24,6 @@ from irformer.imaging.gray import to_gray
 from irformer.imaging.images import MAX_MEGAPIXELS, ImageHeader, list_images, printable, read_gray, read_header, read_image
 from irformer.tasks.degradations import FromFiles
 from irformer.tasks.task import Task
-
-_HQ_FOLDERS = ("HR", "GTmod{scale}", "GTmod12", "original", "target", "gt")
-_LR_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}")
-_RAINY_FOLDERS = ("input", "rain")
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,8 @@ class TestSet(Sequence[TestPair]):
         for pair, header in zip(self.pairs, headers, strict=True):
             lq = read_header(pair.lq, max_megapixels) if pair.lq else None
             _require_measurable(header, lq, task)
+            if lq is not None:
+                _require_fit(header, lq, task.scale)
             if lq is None and isinstance(task.degradation, FromFiles):
                 raise UserError(
                     f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot make one: "
@@ -109,17 +108,10 @@ class TestSet(Sequence[TestPair]):
         pair = self.pairs[i]
         hq = self._read(pair.hq)
         if pair.lq is None:
-            hq = self.task.crop_to_scale(hq)
+            hq = crop_to_multiples(hq, self.task.scale)
             return TestPair(pair.name, self.task.degradation.test(hq), hq)
         lq = self._read(pair.lq)
         height, width = (side * self.task.scale for side in lq.shape[:2])
-        slack_rows, slack_columns = hq.shape[0] - height, hq.shape[1] - width
-        most = 12 if self.task.scale > 1 else 1  # GTmod12 files are cut to multiples of 12
-        if not (0 <= slack_rows < most and 0 <= slack_columns < most):
-            raise UserError(
-                f"{pair.hq} is {hq.shape[1]}x{hq.shape[0]} and {pair.lq} {lq.shape[1]}x{lq.shape[0]}: "
-                f"they do not fit at scale {self.task.scale}"
-            )
         return TestPair(pair.name, lq, hq[:height, :width])
 
     def __iter__(self) -> Iterator[TestPair]:
@@ -150,6 +142,20 @@ def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> 
         raise UserError(
             f"{file.path}: {file.width}x{file.height} pixels, expected at least {least}x{least} to measure {', '.join(task.metrics)} "
             f"within a border of {protocol.border}: remove the image from the test set"
+        )
+
+
+def _require_fit(hq: ImageHeader, lq: ImageHeader, scale: int) -> None:
+    """Check that a clean image is as large as its degraded one times the scale; files cut to multiples of 12 (GTmod12) may be larger.
+
+    Raises:
+        UserError: it is not.
+    """
+    most = 12 if scale > 1 else 1
+    if not all(0 <= slack < most for slack in (hq.height - scale * lq.height, hq.width - scale * lq.width)):
+        raise UserError(
+            f"{hq.path} is {hq.width}x{hq.height} and {lq.path} {lq.width}x{lq.height}: they do not fit at scale {scale}; "
+            "replace or remove the pair, or choose a task of another scale"
         )
 
 
@@ -221,7 +227,9 @@ def _find_known(key: str, root: Path, task: Task, max_megapixels: float) -> Path
 
 
 def _hq_folder(folder: Path, task: Task) -> Path:
-    return find_folder(folder, tuple(name.format(scale=task.scale) for name in _HQ_FOLDERS)) or folder
+    if isinstance(task.degradation, FromFiles):
+        return clean_half(folder, task.scale) or folder
+    return find_folder(folder, tuple(name.format(scale=task.scale) for name in HQ_FOLDERS)) or folder
 
 
 def _read_tree(name: str, folder: Path, task: Task, max_megapixels: float) -> TestSet:
@@ -233,12 +241,12 @@ def _read_tree(name: str, folder: Path, task: Task, max_megapixels: float) -> Te
 def _lq_folder(folder: Path, task: Task) -> Path | None:
     """Where the degraded images of a tree lie, if they are those of the task's protocol."""
     if isinstance(task.degradation, FromFiles):
-        return find_folder(folder, _RAINY_FOLDERS)
+        return degraded_half(folder, task.scale)
     # The LR files that go around were made on uint8 images up to x4 and on double images at x8; the others are made on the fly.
     variant_of_files = "matlab_double" if task.scale == 8 else "matlab_uint8"
     if task.scale == 1 or task.protocol.lr != variant_of_files:
         return None
-    candidates: tuple[str, ...] = _LR_FOLDERS
+    candidates: tuple[str, ...] = LR_FOLDERS
     if folder.name.endswith("_HR"):  # DIV2K_valid_HR stands beside DIV2K_valid_LR_bicubic
         candidates = (f"../{folder.name.removesuffix('_HR')}_LR_bicubic/X{{scale}}", *candidates)
     return find_folder(folder, tuple(candidate.format(scale=task.scale) for candidate in candidates))

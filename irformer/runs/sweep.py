@@ -93,21 +93,53 @@ def sweep_job(cfg: DictConfig, folder: Path, console: Console) -> float:
     if cfg.resume not in (None, "auto"):
         raise UserError(f"resume={cfg.resume} in a sweep: every run goes on by itself where it stands; sweep=NAME names the sweep")
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and _many_processes(cfg) and not started_together():
-        if not _is_complete(cfg, folder, console):
-            _run_in_own_process(list(hydra.overrides.task), folder)
-        return _score(cfg, folder)
-    if not _is_complete(cfg, folder, console):
+    words = list(hydra.overrides.task) if hydra.mode == RunMode.MULTIRUN else None
+    finish_run(cfg, folder, console, "sweep=NAME starts a sweep in another folder", words)
+    return _score(cfg, folder)
+
+
+def finish_run(
+    cfg: DictConfig, folder: Path, console: Console, elsewhere: str, words: Sequence[str] | None = None, quiet: bool = False
+) -> None:
+    """Bring one of several runs to its end: a finished one stays as it is, an interrupted one is resumed, a missing one is started.
+
+    Nothing is deleted and nothing finished is trained again.
+
+    Args:
+        cfg: of the run; `resume` and `name` are set as needed.
+        folder: of the run.
+        console: where it is said what is done.
+        elsewhere: how the user names another folder, for the message.
+        words: the run's own overrides of train.py, where this command makes several runs: a run of several processes then becomes a
+            command of its own, because Lightning repeats the command for each process. None where the command is this run.
+        quiet: leave the summary and the table of the run to its log.txt.
+
+    Raises:
+        UserError: the folder holds a run of another configuration, or the run cannot be built.
+    """
+    finished = require_same_run(cfg, folder, elsewhere)
+    if finished:
+        _say(console, f"complete: {_shown(folder)}")
+    elif words is not None and _many_processes(cfg) and not started_together():
+        _run_in_own_process(words, folder)
+    else:
         cfg.resume = None
         if has_checkpoint(folder):
             _say(console, f"resumed: {_shown(folder)}")
             cfg.resume, cfg.name = str(folder), read_config(folder / "config.yaml").name
-        build_run(cfg, folder).execute(console)
-    return _score(cfg, folder)
+        build_run(cfg, folder).execute(Console(quiet=True) if quiet else console)
 
 
-def _is_complete(cfg: DictConfig, folder: Path, console: Console) -> bool:
-    """Whether a run has come to its end, with this configuration.
+def require_same_run(cfg: DictConfig, folder: Path, elsewhere: str) -> bool:
+    """Check that a folder holds no other run.
+
+    Args:
+        cfg: of the run.
+        folder: of the run; it may not exist yet.
+        elsewhere: how the user names another folder, for the message.
+
+    Returns:
+        Whether the run has come to its end.
 
     Raises:
         UserError: what the folder holds is of another configuration.
@@ -119,11 +151,7 @@ def _is_complete(cfg: DictConfig, folder: Path, console: Console) -> bool:
     if differing := differing_keys(there, here):
         told = [f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} here" for key in differing[:3]]
         more = f", and {len(differing) - 3} more keys" if len(differing) > 3 else ""
-        raise UserError(
-            f"{_shown(folder)} holds a run of another configuration: {'; '.join(told)}{more}; sweep=NAME starts a sweep in another folder"
-        )
-    if done:
-        _say(console, f"complete: {_shown(folder)}")
+        raise UserError(f"{_shown(folder)} holds a run of another configuration: {'; '.join(told)}{more}; {elsewhere}")
     return done
 
 

@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
@@ -65,7 +66,15 @@ def check_config(config: DictConfig, root: str) -> None:
     raw: Any = OmegaConf.to_container(config, resolve=False)
     report(_check_section(ROOTS[root], "", raw))
     # The task of a benchmark may still be missing: it is that of a checkpoint which has not been read yet.
-    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=root == "train")
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=root == "train")
+    except InterpolationResolutionError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):  # of a resolver that reads files
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise
     report(_check_section(ROOTS[root], "", resolved))
     if root == "train":
         report(_check_agreement(resolved))

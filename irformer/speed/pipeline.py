@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from irformer.data.packing import folder_source, open_source, pack_set
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import FolderImages, TrainingImages, pair_folders
+from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
@@ -108,9 +109,10 @@ def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float,
             (f"whole PNG files, {WIDTH}x{HEIGHT}", "files", data.files()),
             ("packed store", "made on the fly", data.packed(2, lq=False)),
         ):
-            on_rate(Rate(source, sr.name, lq, _per_second(TrainingSamples(images, sr, HQ_PATCH // 2, seed=0), seconds)))
+            samples = TrainingSamples(images, sr, Stages.constant(HQ_PATCH // 2, 16), seed=0)
+            on_rate(Rate(source, sr.name, lq, _per_second(samples, seconds)))
         for task in others:
-            samples = TrainingSamples(data.packed(task.scale, lq=False), task, HQ_PATCH // task.scale, seed=0)
+            samples = TrainingSamples(data.packed(task.scale, lq=False), task, Stages.constant(HQ_PATCH // task.scale, 16), seed=0)
             on_rate(Rate("packed store", task.name, "made on the fly", _per_second(samples, seconds)))
 
 
@@ -157,8 +159,8 @@ def memory_over_batches(
     if not Path("/proc/self/status").is_file():
         raise UserError("speed.py memory reads /proc, which only Linux has")
     loader = DataLoader(
-        TrainingSamples(images, sr, HQ_PATCH // 2, seed=0),
-        batch_sampler=GlobalBatches(16, batches),
+        TrainingSamples(images, sr, Stages.constant(HQ_PATCH // 2, 16), seed=0),
+        batch_sampler=GlobalBatches(Stages.constant(HQ_PATCH // 2, 16), batches),
         num_workers=workers,
         persistent_workers=workers > 0,
     )

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 from annotated_types import Ge, Interval, MinLen
-from numpy.typing import NDArray
 
 from irformer.imaging.gray import GrayRule
 from irformer.imaging.resize import Variant
 from irformer.metrics import METRICS, Luma, Metric
-from irformer.tasks.degradations import Degradation, NoiseOrder
+from irformer.tasks.degradations import Degradation, NoiseOrder, Quality, Sigma
 
 Padding = Literal["network", "flip_always", "reflect_min"]
 
@@ -86,6 +84,9 @@ class Task:
         protocol: how results are measured; what it says of other tasks (a preset speaks of all) is dropped.
         test_sets: names of the test sets that papers report for it.
         train_gray: the ways in which colour images become gray in training, where channels is 1; one is drawn for each sample.
+        sigma: level of a family of denoising tasks (`task=denoise_color task.sigma=35`), a standard deviation in gray levels of 255; name,
+            degradation and protocol refer to it.
+        quality: level of a family of JPEG tasks (`task=jpeg_gray task.quality=15`).
         changes: what departs from the task of that name in configs/task (`irformer.config.tasks.build_task` finds out): by dotted key, the
             value there and the value here.
         extra_metrics: metrics besides the built-in ones, by name. The protocol may name them; the others are measured after its own.
@@ -98,6 +99,8 @@ class Task:
     protocol: Protocol
     test_sets: tuple[str, ...]
     train_gray: tuple[GrayRule, ...] = ("opencv",)
+    sigma: Sigma | None = None
+    quality: Quality | None = None
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, compare=False)
     extra_metrics: Mapping[str, Metric] = field(default_factory=dict, compare=False)
 
@@ -107,6 +110,7 @@ class Task:
         rules = self.degradation.rules | {"luma"}
         rules = rules - {"noise"} | {"gray"} if self.channels == 1 else rules
         object.__setattr__(self, "protocol", self.protocol.of(rules))
+        self._require_one_level()
         object.__setattr__(self, "test_sets", tuple(self.test_sets))
         object.__setattr__(self, "train_gray", tuple(self.train_gray))
         self._require_metrics()
@@ -133,12 +137,18 @@ class Task:
         known = {**METRICS, **self.extra_metrics}
         return {name: known[name] for name in (*self.protocol.metrics, *self.extra_metrics)}
 
+    def _require_one_level(self) -> None:
+        """Refuse a level that the degradation does not have, or that the protocol contradicts."""
+        for key in ("sigma", "quality"):
+            level = getattr(self, key)
+            if level is None:
+                continue
+            if key not in self.degradation.rules:
+                raise ValueError(f"task.{key}={level}: {type(self.degradation).__name__} has no {key}; remove the key")
+            if level != (measured := getattr(self.protocol, key)):
+                raise ValueError(f"task.protocol.{key}={measured} and task.{key}={level}: expected one level; give task.{key} alone")
+
     @property
     def label(self) -> str:
         """The name, and every change: `denoise_color_25, sigma 35`. Tables and records call the task so."""
         return ", ".join([self.name, *(f"{key.removeprefix('protocol.')} {value}" for key, (_, value) in self.changes.items())])
-
-    def crop_to_scale(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The largest part of [H, W, C], from the top left, whose sides are multiples of the scale (modcrop)."""
-        height, width = image.shape[:2]
-        return image[: height - height % self.scale, : width - width % self.scale]

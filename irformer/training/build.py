@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from irformer.config.compose import build_network, instantiate, trust_of
-from irformer.config.image_sets import TrainingData, find_test_sets, training_data, validation_set, workers
+from irformer.config.image_sets import TrainingData, find_test_sets, named_mixture, training_data, validation_set, workers
 from irformer.config.saved import CONFIG, read_saved_config
 from irformer.config.tasks import build_task
 from irformer.data.leaks import require_no_test_images
@@ -61,7 +61,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     samples = TrainingSamples(images, task, stages, cfg.seed)
     validation = validation_set(cfg.data, root, task)
     test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
-    notes = dict(training.notes)
+    notes = training.notes | named_mixture(cfg.data, [validation, *test_sets])
 
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
@@ -113,7 +113,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     return instantiate(
         cfg.trainer,
         precision=set_precision(cfg.trainer.precision, cfg.trainer.accelerator),
-        val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches,
+        val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps),  # in steps; share_batch converts it
         log_every_n_steps=min(cfg.trainer.log_every_n_steps, cfg.trainer.max_steps),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Dataset
 from irformer.data.samples import FirstSamples, GlobalBatches, TrainingSamples
 from irformer.data.stages import Stages
 from irformer.data.test_sets import TestPair, TestSet
-from irformer.errors import UserError
 
 
 class RestorationData(lightning.LightningDataModule):
@@ -19,34 +18,26 @@ class RestorationData(lightning.LightningDataModule):
     Args:
         samples: the training samples.
         validation: the images that validation restores.
-        batch_size: samples of one optimizer step, over all processes and accumulated batches, or the stages that say it for each step.
+        stages: samples of each optimizer step, over all processes and accumulated batches.
         workers: processes that read ahead, for each training process.
     """
 
-    def __init__(self, samples: TrainingSamples | FirstSamples, validation: TestSet, batch_size: int | Stages, workers: int) -> None:
+    def __init__(self, samples: TrainingSamples | FirstSamples, validation: TestSet, stages: Stages, workers: int) -> None:
         super().__init__()
         self.samples = samples
         self.validation = validation
-        self.stages = batch_size if isinstance(batch_size, Stages) else Stages.constant(patch_size=1, batch_size=batch_size)
+        self.stages = stages
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader:
         """Batches {lq, hq} of uint8 [b, C, h, w], from the step that the trainer stands at.
 
-        Raises:
-            UserError: the global batch cannot be shared out evenly.
+        `irformer.training.sharing.share_batch` checks beforehand that each batch can be shared evenly.
         """
         trainer = self.trainer
         assert trainer is not None
-        parts = trainer.world_size * trainer.accumulate_grad_batches
-        for size in self.stages.batch_size:
-            if size % parts:
-                raise UserError(
-                    f"batch_size={size} (global) cannot be shared by {trainer.world_size} processes and "
-                    f"{trainer.accumulate_grad_batches} accumulated batches: use a multiple of {parts}"
-                )
         batches = GlobalBatches(
-            batch_size=self.stages,
+            stages=self.stages,
             steps=trainer.max_steps,
             start=trainer.global_step,
             accumulate=trainer.accumulate_grad_batches,

@@ -12,8 +12,11 @@ from irformer.errors import UserError
 def share_batch(trainer: lightning.Trainer, batch_sizes: Sequence[int], limit: int | None) -> None:
     """Settle how many batches are accumulated, so that the global batch is what the configuration states, whatever the devices.
 
+    This is the only place that checks how a batch is shared, and that converts optimizer steps to the batches that Lightning counts.
+
     Args:
-        trainer: built for one batch a step or as many as the configuration asks for; its counters of batches are set.
+        trainer: built for one batch a step or as many as the configuration asks for, with `val_check_interval` in optimizer steps;
+            its counters of batches are set.
         batch_sizes: global batch sizes that occur in the run.
         limit: patches that one device takes at once; where the share of a step is larger, the fewest batches that fit are accumulated.
 
@@ -31,8 +34,8 @@ def share_batch(trainer: lightning.Trainer, batch_sizes: Sequence[int], limit: i
         shares = [size // processes for size in batch_sizes]
         accumulated = next(n for n in range(1, max(shares) + 1) if all(share % n == 0 and share // n <= limit for share in shares))
         trainer.accumulate_grad_batches = accumulated
-        trainer.val_check_interval = int(trainer.val_check_interval) * accumulated
     _require_shares(batch_sizes, processes, accumulated)
+    trainer.val_check_interval = int(trainer.val_check_interval) * accumulated
 
 
 def _require_shares(batch_sizes: Sequence[int], processes: int, accumulated: int) -> None:

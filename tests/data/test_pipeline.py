@@ -12,9 +12,11 @@ from irformer.data.mixtures import JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, pack_set
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import DecodingClock, FolderImages, pair_folders
+from irformer.data.stages import Stages
 from irformer.imaging.images import write_image
 
 STEPS, BATCH = 6, 4
+STAGES = Stages.constant(16, BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,11 @@ def folder(tmp_path_factory):
 
 def samples(folder, packed=None) -> TrainingSamples:
     images, _ = open_source(folder_source(folder, None, 2), packed, 2, 1 << 20)
-    return TrainingSamples(JoinedImages([images], chances([images], None, "area")), super_resolution(), 16, seed=3)
+    return TrainingSamples(JoinedImages([images], chances([images], None, "area")), super_resolution(), STAGES, seed=3)
 
 
 def run(dataset, workers: int = 0, **sampler: int) -> list[dict[str, torch.Tensor]]:
-    return list(DataLoader(dataset, batch_sampler=GlobalBatches(BATCH, STEPS, **sampler), num_workers=workers))
+    return list(DataLoader(dataset, batch_sampler=GlobalBatches(STAGES, STEPS, **sampler), num_workers=workers))
 
 
 def same(some, others) -> bool:
@@ -72,14 +74,14 @@ def test_from_the_packed_store(folder, batches, tmp_path, context):
     pack_set(str(folder), tmp_path, None, None, lambda *_: None)
     dataset = samples(folder, tmp_path / "packed")
     assert same(batches, run(dataset))
-    loader = DataLoader(dataset, batch_sampler=GlobalBatches(BATCH, STEPS), num_workers=1, multiprocessing_context=context)
+    loader = DataLoader(dataset, batch_sampler=GlobalBatches(STAGES, STEPS), num_workers=1, multiprocessing_context=context)
     assert same(batches, loader)
 
 
 def test_the_share_of_decoding_is_told_once_with_the_cure(folder, caplog, monkeypatch):
     monkeypatch.setattr(DecodingClock, "SAMPLES", 5)
     images = FolderImages(pair_folders(folder, None, 2), 2, cache_bytes=0, pack="BSDS400")
-    dataset = TrainingSamples(images, super_resolution(), 16, seed=0)
+    dataset = TrainingSamples(images, super_resolution(), STAGES, seed=0)
     with caplog.at_level(logging.INFO, "irformer"):
         for index in range(5):
             dataset[index]

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from irformer.data.samples import GlobalBatches, TrainingSamples
 from irformer.data.sources import FolderImages, find_training_set, pair_folders
+from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
@@ -30,7 +31,7 @@ def folder(tmp_path):
 
 
 def _samples(folder, scale: int = 2, lq=None, patch: int = 16, seed: int = 0) -> TrainingSamples:
-    return TrainingSamples(FolderImages(pair_folders(folder, lq, scale), scale), super_resolution(scale), patch, seed)
+    return TrainingSamples(FolderImages(pair_folders(folder, lq, scale), scale), super_resolution(scale), Stages.constant(patch, 4), seed)
 
 
 def _unorient(patch: np.ndarray, orientation: int) -> np.ndarray:
@@ -95,8 +96,8 @@ def test_a_sample_depends_on_seed_and_index_alone(folder):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_change_the_samples(folder, workers):
     samples = _samples(folder)
-    alone = list(DataLoader(samples, batch_sampler=GlobalBatches(4, 5)))
-    shared = list(DataLoader(samples, batch_sampler=GlobalBatches(4, 5), num_workers=workers))
+    alone = list(DataLoader(samples, batch_sampler=GlobalBatches(Stages.constant(16, 4), 5)))
+    shared = list(DataLoader(samples, batch_sampler=GlobalBatches(Stages.constant(16, 4), 5), num_workers=workers))
     for a, b in zip(alone, shared, strict=True):
         assert torch.equal(a["lq"], b["lq"])
         assert torch.equal(a["hq"], b["hq"])
@@ -111,18 +112,18 @@ def test_all_eight_orientations_occur(folder):
 
 
 def test_processes_and_accumulation_deal_out_the_same_samples():
-    whole = [index for batch in GlobalBatches(8, 3) for index in batch]
+    whole = [index for batch in GlobalBatches(Stages.constant(16, 8), 3) for index in batch]
     assert whole == list(range(24))
-    parts = [list(GlobalBatches(8, 3, accumulate=2, rank=rank, world_size=2)) for rank in range(2)]
+    parts = [list(GlobalBatches(Stages.constant(16, 8), 3, accumulate=2, rank=rank, world_size=2)) for rank in range(2)]
     for step in range(3):
         step_indices = sorted(i for part in parts for batch in part[2 * step : 2 * step + 2] for i in batch)
         assert step_indices == list(range(8 * step, 8 * step + 8))
 
 
 def test_a_resumed_sampler_goes_on_where_the_first_stopped():
-    whole, rest = list(GlobalBatches(4, 10)), list(GlobalBatches(4, 10, start=6))
+    whole, rest = list(GlobalBatches(Stages.constant(16, 4), 10)), list(GlobalBatches(Stages.constant(16, 4), 10, start=6))
     assert rest == whole[6:]
-    assert len(GlobalBatches(4, 10, start=6)) == 10
+    assert len(GlobalBatches(Stages.constant(16, 4), 10, start=6)) == 10
 
 
 def test_too_small_images_are_named_before_training(folder):

@@ -10,6 +10,8 @@ import pytest
 from conftest import picture
 from PIL import Image
 
+from irformer.data.mirrored import MirroredImages
+from irformer.data.mixtures import JoinedImages, chances
 from irformer.data.packing import folder_source, open_source, pack_set, set_source, store_name, verify_set
 from irformer.data.sources import FolderImages
 from irformer.data.store import PackedImages, Store, changes
@@ -55,8 +57,26 @@ def test_a_store_gives_the_pixels_of_its_files(root):
             assert (images.name(i), images.size(i)) == (files.name(i), files.size(i))
             assert (images.hq(i) == files.hq(i)).all()
             assert (images.lq(i) == files.lq(i)).all()
+            assert (images.whole_hq(i) == files.whole_hq(i)).all()
     assert np.shares_memory(packed.hq(0), packed.hq(0))  # a view of the file: nothing is copied before a patch is cut
     assert not packed.hq(0).flags.writeable
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 8])
+def test_sizes_are_those_of_the_pixels(root, scale):
+    """In every source: `size(i)` is the shape of `hq(i)`, multiples of the scale, and `whole_size(i)` that of the file."""
+    pack_set("DIV2K", root, None, None, quiet)
+    source = set_source("DIV2K", root, scale, lq_files=False)
+    packed, files = open_source(source, root / "packed", scale, 0)[0], open_source(source, None, scale, 0)[0]
+    joined = JoinedImages([files, packed], chances([files, packed], None, "images"))
+    mirrored = MirroredImages(files, side=24 * scale)
+    for images in (files, packed, joined, mirrored):
+        for i in range(len(images)):
+            assert images.hq(i).shape == (*images.size(i), 3)
+            assert all(side % scale == 0 for side in images.size(i))
+            assert images.whole_hq(i).shape == (*images.whole_size(i), 3)
+    assert files.whole_size(1) == (61, 45)
+    assert (files.hq(1) == files.whole_hq(1)[: 61 // scale * scale, : 45 // scale * scale]).all()
 
 
 def test_a_task_that_makes_its_own_lq_does_not_take_that_of_the_store(root):

@@ -12,6 +12,7 @@ from torch import nn
 from irformer.commands.benchmark import benchmark
 from irformer.commands.train import train
 from irformer.config.compose import compose, options
+from irformer.config.tasks import complete_tasks
 from irformer.core.folders import CONFIGS
 from irformer.errors import UserError
 from irformer.schema.check import check_config, check_node
@@ -183,7 +184,10 @@ def test_a_run_cannot_leave_its_folder_by_its_name(name, one_line, attempts):
             for word in options(group)
             if word[0] != "_"
         ),
-        *([f"task={word}"] for word in options("task") if word[0] != "_"),
+        *([f"task={word}"] for word in complete_tasks()),
+        ["task=denoise_color", "task.sigma=35.5"],
+        ["task=jpeg_gray", "task.quality=15"],
+        ["task=pairs", "task.scale=1"],
         ["optim/schedule=cosine"],
         ["logger=wandb"],
         [

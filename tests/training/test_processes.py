@@ -105,6 +105,7 @@ def test_the_global_batch_is_what_is_stated(tmp_path):
     assert shared("batch_size=32", "max_batch_per_device=16", *interval) == (2, 10)
     assert shared("batch_size=32", "max_batch_per_device=5", *interval) == (8, 40)  # 4 at once: 5 does not divide 32
     assert shared("batch_size=32", "max_batch_per_device=5", "trainer.devices=2", *interval) == (4, 20)
+    assert shared("batch_size=32", "trainer.accumulate_grad_batches=4", *interval) == (4, 20)
     with pytest.raises(UserError, match=r"batch_size=5 \(global\) cannot be shared by 2 processes and 1 .*: use a multiple of 2"):
         shared("batch_size=5", "trainer.devices=2")
     with pytest.raises(UserError, match=r"max_batch_per_device=4 derives .*, and trainer.accumulate_grad_batches=2 sets them"):

@@ -7,9 +7,11 @@ from conftest import picture
 from rich.console import Console
 from torch.utils.data import DataLoader, default_collate
 
-from irformer.config.compose import build_network, compose, instantiate, options
+from irformer.config.compose import build_network, compose, instantiate
+from irformer.config.tasks import complete_tasks
 from irformer.data.samples import GlobalBatches, TrainingSamples, to_batch
 from irformer.data.sources import FolderImages, pair_folders
+from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.imaging.gray import to_gray
 from irformer.imaging.images import write_image
@@ -17,7 +19,7 @@ from irformer.tasks.degradations import DeviceDegradation, GaussianNoise, Jpeg
 from irformer.tasks.task import Task
 from irformer.training.build import build_run
 
-TASKS = [name for name in options("task") if not name.startswith("_")]
+TASKS = complete_tasks()
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "norm=iln", "trainer=cpu", "logger=csv"]
 
 
@@ -80,13 +82,13 @@ def test_at_scale_1_a_network_adds_a_residual_to_its_input(model, task):
 
 
 def test_deraining_without_degraded_files_is_refused(tmp_path, folders):
-    with pytest.raises(UserError, match=r"task=derain learns from pairs, .*data=folder data\.path=CLEAN data\.lq_path=DEGRADED"):
+    with pytest.raises(UserError, match=r"the task derain learns from pairs, .*data=folder data\.path=CLEAN data\.lq_path=DEGRADED"):
         run_of("derain", tmp_path, folders, "data.lq_path=null")
 
 
 def samples_of(folders, name: str, *overrides: str, seed: int = 0, patch: int = 16) -> TrainingSamples:
     task = task_of(name, *overrides)
-    return TrainingSamples(FolderImages(pair_folders(folders / "clean", None, 1), 1), task, patch, seed)
+    return TrainingSamples(FolderImages(pair_folders(folders / "clean", None, 1), 1), task, Stages.constant(patch, 8), seed)
 
 
 @pytest.mark.parametrize("name", ["denoise_color_blind", "denoise_gray_25"])
@@ -100,7 +102,7 @@ def test_noise_is_that_of_the_sample_whoever_reads_it(folders, name, workers):
     assert len({lq.numpy().tobytes() for lq in alone.values()}) == 16
     shares: list[dict] = [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}, {"start": 1}]
     for share in shares:
-        loader = DataLoader(samples, batch_sampler=GlobalBatches(8, 2, **share), num_workers=workers)
+        loader = DataLoader(samples, batch_sampler=GlobalBatches(Stages.constant(16, 8), 2, **share), num_workers=workers)
         for batch in loader:
             assert batch["hq"].dtype == torch.uint8
             made = to_batch(batch, samples.task, 0)
