@@ -2,23 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Images and reference outputs that tests and runs look for; both may be set from outside.
+# Test images, and trained weights of a community network. Tests that need them are skipped where the variables are not set.
 ifneq ($(wildcard ../shared/data),)
 export IRFORMER_DATA ?= $(abspath ../shared/data)
-endif
-ifneq ($(wildcard ../shared/golden),)
-export IRFORMER_GOLDEN ?= $(abspath ../shared/golden)
 endif
 ifneq ($(wildcard ../shared/weights),)
 export IRFORMER_WEIGHTS ?= $(abspath ../shared/weights)
 endif
 
-.PHONY: help install demo protocols configuration reliability test test-slow check clean
+.PHONY: help install demo protocols configuration tables docs reliability test test-slow check clean
 
 help:
 	@echo "make demo       LayerNorm against i-LN on real photos, in minutes: runs/demo/figure1.png and report.html"
 	@echo "make protocols  every task without a network on all test sets at hand: the table of docs/protocols.md"
 	@echo "make configuration  all configuration keys: docs/configuration.md"
+	@echo "make tables     all models, norms and tasks: docs/models.md, docs/norms.md, docs/tasks.md"
+	@echo "make docs       the documentation site: site/index.html"
 	@echo "make reliability  all attempts to break irformer, the slow ones too: the table of docs/reliability.md"
 	@echo "make test       all tests but the slow proofs"
 	@echo "make test-slow  the slow proofs"
@@ -43,6 +42,18 @@ protocols: install
 configuration: install
 	@$(BIN)/python scripts/configuration.py
 
+tables: install
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/tables.py
+
+# Strict: a broken link fails. The built pages load nothing from elsewhere, and building them needs no network.
+docs: .venv/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "wrote site/index.html"
+
+.venv/docs: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 reliability: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --reliability docs/reliability.md --numprocesses auto
 
@@ -59,4 +70,4 @@ check: install
 	@$(BIN)/mypy
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache

@@ -10,7 +10,7 @@ import signal
 import sys
 
 
-def entry(function: str, help_of: str = "") -> None:
+def entry(function: str, help_of: str = "", options_of: str = "") -> None:
     """Import a command and run it; it ends the process.
 
     The status is the command's own, 130 after Ctrl-C, and 141 (128 + SIGPIPE) where standard output was closed, as by `| head -1`.
@@ -18,6 +18,7 @@ def entry(function: str, help_of: str = "") -> None:
     Args:
         function: `module:name` of the command.
         help_of: `train` or `benchmark`, where `--help` prints the keys of that configuration and not Hydra's page.
+        options_of: the function in `irformer.commands.command_line` that describes the command's options, where it is not run by Hydra.
     """
     if help_of and {"-h", "--help"} & set(sys.argv[1:]):
         from irformer.core.folders import CONFIGS
@@ -25,6 +26,8 @@ def entry(function: str, help_of: str = "") -> None:
 
         print(help_text(help_of, CONFIGS))
         return
+    if options_of:  # --help and usage errors are answered before the command imports torch
+        pkgutil.resolve_name(f"irformer.commands.command_line:{options_of}")().parse_args()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         # Nothing is open yet, and an exception in the middle of an import may be caught or printed by the module that is being imported.
         signal.signal(signal.SIGINT, lambda _signum, _frame: os._exit(128 + signal.SIGINT))
@@ -60,19 +63,44 @@ def benchmark() -> None:
 
 def compare() -> None:
     """`irformer-compare`."""
-    entry("irformer.commands.compare:compare_runs")
+    entry("irformer.commands.compare:compare_runs", options_of="compare")
 
 
 def restore() -> None:
     """`irformer-restore`."""
-    entry("irformer.commands.restore:restore")
+    entry("irformer.commands.restore:restore", options_of="restore")
 
 
 def export() -> None:
     """`irformer-export`."""
-    entry("irformer.commands.export:export")
+    entry("irformer.commands.export:export", options_of="export")
 
 
 def prepare_data() -> None:
     """`irformer-prepare-data`."""
-    entry("irformer.commands.prepare_data:prepare_data")
+    entry("irformer.commands.prepare_data:prepare_data", options_of="prepare_data")
+
+
+def reproduce() -> None:
+    """`irformer-reproduce`."""
+    entry("irformer.commands.reproduce:reproduce", options_of="reproduce")
+
+
+def speed() -> None:
+    """`irformer-speed`."""
+    entry("irformer.commands.speed:speed", options_of="speed")
+
+
+def protocols() -> None:
+    """`irformer-protocols`."""
+    entry("irformer.commands.protocols:protocols", options_of="protocols")
+
+
+def configuration() -> None:
+    """`irformer-configuration`."""
+    entry("irformer.commands.configuration:configuration", options_of="configuration")
+
+
+def tables() -> None:
+    """`irformer-tables`."""
+    entry("irformer.commands.tables:tables", options_of="tables")

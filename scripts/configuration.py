@@ -1,6 +1,6 @@
 """Write docs/configuration.md: python scripts/configuration.py [PAGE]."""
 
-from irformer.entry import entry
+from irformer.entry import configuration
 
 if __name__ == "__main__":
-    entry("irformer.commands.configuration:configuration")
+    configuration()

@@ -1,6 +1,6 @@
 """Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE], or --tasks NAME ...."""
 
-from irformer.entry import entry
+from irformer.entry import protocols
 
 if __name__ == "__main__":
-    entry("irformer.commands.protocols:protocols")
+    protocols()

@@ -1,6 +1,6 @@
 """Reproduce a claim of the i-LN paper: `python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [train.py's overrides]`."""
 
-from irformer.entry import entry
+from irformer.entry import reproduce
 
 if __name__ == "__main__":
-    entry("irformer.commands.reproduce:reproduce")
+    reproduce()

@@ -1,6 +1,6 @@
 """How fast things are on this machine: `python scripts/speed.py data|memory`."""
 
-from irformer.entry import entry
+from irformer.entry import speed
 
 if __name__ == "__main__":
-    entry("irformer.commands.speed:speed")
+    speed()

@@ -1,10 +1,12 @@
-"""What several test files use: where test images and reference outputs lie, and small pictures with structure."""
+"""What several test files use: where test images and reference outputs are, and small pictures with structure."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from irformer.datasets.catalog import TEST_SETS
 
 pytest_plugins = ["reliability"]
 
@@ -19,21 +21,38 @@ def _folder(variable: str, what: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data_root() -> Path:
-    """Folder of published test images (IRFORMER_DATA)."""
+def _published_images() -> Path:
+    """Read once, before a test changes the variable."""
     return _folder("IRFORMER_DATA", "published test images")
+
+
+@pytest.fixture
+def data_root(_published_images: Path, request: pytest.FixtureRequest) -> Path:
+    """Folder of published test images (IRFORMER_DATA). A test that is parametrized by a set that is not in it is skipped."""
+    root = _published_images
+    parameters = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
+    for name in parameters:
+        if isinstance(name, str) and not any((root / folder).is_dir() for folder in TEST_SETS.get(name, [root])):
+            pytest.skip(f"published test images: IRFORMER_DATA={root} has no {name}")
+    return root
 
 
 @pytest.fixture(scope="session")
 def golden_root() -> Path:
-    """Folder of checkpoints in the official formats with their official outputs (IRFORMER_GOLDEN)."""
-    return _folder("IRFORMER_GOLDEN", "official reference outputs")
+    """Folder of checkpoints in the official formats with their official outputs; tests/golden/README.md describes them."""
+    return Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")
 def weights_root() -> Path:
     """Folder of trained community networks (IRFORMER_WEIGHTS)."""
     return _folder("IRFORMER_WEIGHTS", "trained community networks")
+
+
+def require_set5(root: Path, scale: int) -> None:
+    """Skip a test that needs MATLAB's own LR files of Set5; benchmark.tar, which is downloaded, has none of x8."""
+    if not (root / "Set5" / "LR_bicubic" / f"X{scale}").is_dir():
+        pytest.skip(f"published test images: IRFORMER_DATA={root} has no Set5/LR_bicubic/X{scale}")
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import picture
 
+from irformer import entry
+from irformer.commands import command_line
 from irformer.imaging.images import write_image
 
 REPOSITORY = Path(__file__).parent.parent
@@ -71,6 +73,33 @@ def test_help_is_one_screen_of_the_keys_that_people_type(script, words, tmp_path
     assert "docs/configuration.md" in lines[-1]
     assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}, "help does not wait for torch"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ENTRIES)
+def test_every_script_is_an_installed_command(script):
+    name = Path(script).stem
+    assert f'\nirformer-{name.replace("_", "-")} = "irformer.entry:{name}"\n' in (REPOSITORY / "pyproject.toml").read_text()
+    assert callable(getattr(entry, name))
+
+
+@pytest.mark.parametrize("name", [name for name in vars(command_line) if callable(getattr(entry, name, None)) and name != "entry"])
+def test_help_of_a_command_does_not_wait_for_torch(name, monkeypatch, capsys):
+    """Nor do usage errors: the command itself is imported after its options are parsed."""
+    monkeypatch.setattr(entry.pkgutil, "resolve_name", lambda path: {f"irformer.commands.command_line:{name}": parser}[path])
+    parser = getattr(command_line, name)
+    for words, status in (["--help"], 0), (["--no-such-option"], 2):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        with pytest.raises(SystemExit) as exit_:
+            getattr(entry, name)()
+        assert exit_.value.code == status
+    assert capsys.readouterr().out.startswith(f"usage: {name} ")
+
+
+def test_options_are_described_without_heavy_imports():
+    code = (
+        "import irformer.commands.command_line, sys; print(*[name for name in ('torch', 'hydra', 'numpy', 'cv2') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess:

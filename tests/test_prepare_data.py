@@ -300,7 +300,7 @@ def test_bsds500_goes_into_training_and_test_sets_apart(server, typed, tmp_path,
     root = tmp_path / "data"
     assert {path.name for path in (root / "BSDS400/HR").iterdir()} == {name.rpartition("/")[2] for name in names}
     for name in ("CBSD68", "B100"):
-        assert {path.name for path in (root / name / "HR").iterdir()} == {path.name for path in (data_root / name / "HR").iterdir()}
+        assert {path.stem for path in (root / name / "HR").iterdir()} == {path.stem for path in (data_root / name / "HR").iterdir()}
 
 
 def test_ctrl_c_leaves_what_has_arrived_and_the_same_command_goes_on(server, tmp_path):

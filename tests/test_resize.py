@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import picture
+from conftest import picture, require_set5
 
 from irformer.imaging.resize import imresize
 
@@ -18,6 +18,7 @@ def _read(path):
 
 @pytest.mark.parametrize(("scale", "variant"), [(2, "matlab_uint8"), (3, "matlab_uint8"), (4, "matlab_uint8"), (8, "matlab_double")])
 def test_set5_lr_files_are_reproduced_to_the_byte(data_root, scale, variant):
+    require_set5(data_root, scale)
     for name in NAMES:
         expected = _read(data_root / "Set5" / "LR_bicubic" / f"X{scale}" / f"{name}x{scale}.png")
         hr = _read(data_root / "Set5" / "HR" / f"{name}.png")

@@ -1,7 +1,5 @@
 """The public data sets: what is known, what is here, and getting more: python scripts/prepare_data.py list | download | pack | verify."""
 
-import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from irformer.commands import command_line
 from irformer.commands.common import telling_mistakes
 from irformer.core.words import nearest
 from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder, wrong_names
@@ -26,7 +25,7 @@ from irformer.errors import UserError
 
 def prepare_data() -> None:
     """List, download, pack and check the public data sets: python scripts/prepare_data.py list."""
-    arguments = _parser().parse_args()
+    arguments = command_line.prepare_data().parse_args()
     with telling_mistakes():
         try:
             if arguments.do == "list":
@@ -41,39 +40,6 @@ def prepare_data() -> None:
             goes_on = ": what has arrived stays in .part files, and the same command goes on" if arguments.do == "download" else ""
             print(f"\nstopped{goes_on}", file=sys.stderr)
             sys.exit(130)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="The public data sets: what is known and what is here; download, pack and check them.")
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("IRFORMER_DATA") or "data"),
-        help="the data folder (default: the variable IRFORMER_DATA, or data)",
-    )
-    packed = argparse.ArgumentParser(add_help=False)
-    packed.add_argument("--packed", type=Path, metavar="FOLDER", help="folder of the packed stores (default: packed below the data folder)")
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument("names", nargs="+", metavar="NAME", help=f"a set, or one of {', '.join(GROUPS)}")
-    own = argparse.ArgumentParser(add_help=False)
-    own.add_argument("names", nargs="+", metavar="NAME", help="a set, a group of sets, or a folder of clean images")
-    own.add_argument("--lq", type=Path, metavar="FOLDER", help="degraded images that belong to a folder of clean ones")
-    commands = parser.add_subparsers(dest="do", required=True)
-    commands.add_parser("list", parents=[data, packed], help="all known sets: use, size, terms, what of them is here")
-    download = commands.add_parser("download", parents=[names, data], help="fetch sets, check their sums, unpack them")
-    download.add_argument(
-        "--scales",
-        type=int,
-        nargs="+",
-        default=[],
-        choices=[2, 3, 4],
-        help="also fetch official LR images of these factors (DIV2K); without them LR is made on the fly, to the byte",
-    )
-    download.add_argument("--accept-md5", default="", metavar="MD5", help="a sum that you trust besides the published one")
-    commands.add_parser("pack", parents=[own, data, packed], help="decode training sets once, into stores that training reads fast")
-    commands.add_parser("verify", parents=[own, data, packed], help="decode every file; compare counts, names, sizes, and the store")
-    return parser
 
 
 def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:

@@ -1,9 +1,10 @@
 """Measure every task without a network, on all its test sets at hand, into the table of a page: python scripts/protocols.py [PAGE]."""
 
-import argparse
 import os
 from pathlib import Path
 
+from irformer.commands import command_line
+from irformer.commands.command_line import END, START
 from irformer.commands.common import telling_mistakes
 from irformer.config.compose import compose, instantiate
 from irformer.config.tasks import complete_tasks
@@ -16,15 +17,10 @@ from irformer.reporting.page import metric_numbers, readable_console
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.tasks.task import Task
 
-START, END = "<!-- table -->", "<!-- end of table -->"
-
 
 def protocols() -> None:
     """Measure every task without a network, on all its test sets at hand, into the table of a page."""
-    parser = argparse.ArgumentParser(description=f"Put a table of all tasks and test sets between the lines {START} and {END} of a page.")
-    parser.add_argument("page", type=Path, nargs="?", default=Path("docs/protocols.md"))
-    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these, on the terminal alone: the page holds all")
-    arguments = parser.parse_args()
+    arguments = command_line.protocols().parse_args()
     root = Path(os.environ.get("IRFORMER_DATA", "data"))
     with telling_mistakes("benchmark"):
         if arguments.tasks:

@@ -1,8 +1,8 @@
 """Reproduce a claim of the paper: python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [overrides of train.py]."""
 
-import argparse
 from pathlib import Path
 
+from irformer.commands import command_line
 from irformer.commands.common import telling_mistakes
 from irformer.errors import UserError
 from irformer.experiments.figure1 import reproduce_figure1
@@ -11,10 +11,7 @@ from irformer.reporting.page import readable_console
 
 def reproduce() -> None:
     """Reproduce a claim of the paper: python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [overrides of train.py]."""
-    parser = argparse.ArgumentParser(description="Reproduce a claim of the i-LN paper.")
-    parser.add_argument("claim", choices=["figure1"], help="what to reproduce")
-    parser.add_argument("overrides", nargs="*", help="budget=cpu|gpu|paper, out=FOLDER, and overrides of train.py for all arms")
-    arguments = parser.parse_args()
+    arguments = command_line.reproduce().parse_args()
     with telling_mistakes():
         odd = [word for word in arguments.overrides if "=" not in word]
         if odd:

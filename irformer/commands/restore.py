@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from irformer.commands import command_line
 from irformer.commands.common import device, telling_mistakes
-from irformer.commands.restore_jobs import RULE, Job, named, plan
-from irformer.core.trust import Trust, add_trust_option
+from irformer.commands.restore_jobs import Job, named, plan
+from irformer.core.trust import Trust
 from irformer.errors import UserError
 from irformer.evaluation.restorers import NetworkRestorer
 from irformer.imaging.images import decode_image, printable, write_image
@@ -27,19 +28,7 @@ INTERRUPTED = 130
 
 def restore() -> None:
     """Restore images and folders of images: python scripts/restore.py INPUT... OUTPUT --checkpoint PATH."""
-    parser = argparse.ArgumentParser(
-        description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never written to.",
-        epilog=f"{RULE} Depth and kind stay: 16 bits, gray and alpha are kept. Alpha is restored by the same network, as gray. "
-        "An image that fails is named, and the others are restored. Ctrl-C ends after the image at hand. "
-        "Exit status: 0 all restored or there already, 1 nothing was started, 3 some failed, 130 interrupted.",
-    )
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file or folder")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="image file for a single image, folder otherwise")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a file of weights")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist; otherwise they are skipped")
-    add_trust_option(parser)
-    arguments = parser.parse_args()
+    arguments = command_line.restore().parse_args()
     with telling_mistakes():
         try:
             sys.exit(_restore(arguments))

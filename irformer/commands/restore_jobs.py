@@ -9,12 +9,6 @@ from pathlib import Path
 from irformer.errors import UserError
 from irformer.imaging.images import SUFFIXES, printable
 
-RULE = (
-    "An image of a folder, and any image where OUTPUT is a folder, is written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg "
-    "becomes OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png where there are several INPUTs. Images that would share a name keep their "
-    "suffix: a.png and a.jpg become a.png.png and a.jpg.png."
-)
-
 
 @dataclass(frozen=True)
 class Job:

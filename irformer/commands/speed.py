@@ -1,11 +1,11 @@
 """How fast things are on this machine: python scripts/speed.py data|memory."""
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from rich.table import Table
 
+from irformer.commands import command_line
 from irformer.commands.common import telling_mistakes
 from irformer.config.compose import compose, instantiate, options
 from irformer.reporting.page import readable_console
@@ -18,15 +18,7 @@ _WANTED_PAIRS, _WANTED_OVER_SUB_IMAGES, _WANTED_OVER_FILES, _WANTED_JPEG = 3000,
 
 def speed() -> None:
     """Measure on this machine: python scripts/speed.py data|memory."""
-    parser = argparse.ArgumentParser(description="How fast things are on this machine, measured in one run.")
-    what = parser.add_subparsers(dest="what", required=True)
-    data = what.add_parser("data", help="training samples a second on one core: packed store, sub-image files, whole image files")
-    data.add_argument("--seconds", type=float, default=3.0, help="of processor time that each measurement takes (default 3)")
-    memory = what.add_parser("memory", help="memory of all processes over many batches")
-    memory.add_argument("--batches", type=int, default=20_000, help="of 16 samples (default 20,000)")
-    memory.add_argument("--workers", type=int, default=2, help="processes that read (default 2)")
-    memory.add_argument("--files", action="store_true", help="read image files, all kept in memory, in place of the packed store")
-    arguments = parser.parse_args()
+    arguments = command_line.speed().parse_args()
     with telling_mistakes(), tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
         print("making images of the size of DIV2K's")
         images = SyntheticSet(Path(folder))

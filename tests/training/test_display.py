@@ -20,7 +20,7 @@ from irformer.data.samples import TrainingSamples
 from irformer.data.test_sets import TestPair
 from irformer.errors import UserError
 from irformer.training.callbacks import monitor
-from irformer.training.callbacks.display import ImageGrids
+from irformer.training.callbacks.display import ImageGrids, Progress
 from irformer.training.callbacks.monitor import Monitor
 from irformer.training.run import Run
 
@@ -118,6 +118,27 @@ def test_validation_that_starves_the_run_is_told_with_the_keys(tmp_path, monkeyp
     lines = console.export_text().splitlines()
     assert lines[-2].startswith("time 1")
     assert lines[-1].startswith("validation takes")
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "done", "noted"),
+    [("cpu", 500_000, 0, 1), ("cpu", 500_000, 490_000, 0), ("cpu", 49_999, 0, 0), ("cuda", 500_000, 0, 0), ("meta", 500_000, 0, 0)],
+)
+def test_a_long_run_on_a_cpu_is_noted_at_its_start(device, steps, done, noted, capsys):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    progress = Progress()
+    progress.on_train_start(SimpleNamespace(max_steps=steps, global_step=done, strategy=strategy), None)
+    assert capsys.readouterr().out == noted * (
+        "note: 500,000 steps take days on a CPU with a tiny network and years with a published one; for a first look: "
+        "model=swinir_tiny debug=fast (seconds), make demo (minutes), or fewer steps by trainer.max_steps=NUMBER\n"
+    )
+
+
+def test_only_the_first_process_notes_it(capsys):
+    progress = Progress()
+    progress.disable()
+    progress.on_train_start(SimpleNamespace(max_steps=500_000, global_step=0, strategy=None), None)
+    assert capsys.readouterr().out == ""
 
 
 def test_numbers_that_are_always_logged(tmp_path):

@@ -19,6 +19,9 @@ from irformer.evaluation.restorers import to_image, to_tensor
 from irformer.training.module import RestorationModule
 from irformer.training.run_log import log_only
 
+# Steps on a CPU that are worth a warning: the smallest network takes hours for them.
+_LONG_RUN = 50_000
+
 
 class Progress(ProgressBar):
     """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in log files.
@@ -43,6 +46,13 @@ class Progress(ProgressBar):
         """Open the bar."""
         self._last_line = self._started = time.monotonic()
         self._first_step = trainer.global_step
+        steps_left = trainer.max_steps - trainer.global_step
+        if self._enabled and trainer.strategy.root_device.type == "cpu" and steps_left >= _LONG_RUN:
+            print(
+                f"note: {steps_left:,} steps take days on a CPU with a tiny network and years with a published one; for a first look: "
+                "model=swinir_tiny debug=fast (seconds), make demo (minutes), or fewer steps by trainer.max_steps=NUMBER",
+                flush=True,
+            )
         if self._enabled and sys.stderr.isatty():
             self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="it", dynamic_ncols=True, smoothing=0.05)
 

@@ -1,0 +1,173 @@
+"""The command-line options of the commands that Hydra does not run.
+
+This module imports nothing heavy: `irformer.entry` parses the command line with it first, so that `--help` and usage errors are answered
+before torch is loaded. Commands that take a configuration use Hydra's `key=value` instead.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from irformer.core.trust import add_trust_option
+from irformer.datasets.origins import GROUPS
+
+_RESTORED_NAMES = (
+    "An image of a folder, and any image where OUTPUT is a folder, is written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg "
+    "becomes OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png where there are several INPUTs. Images that would share a name keep their "
+    "suffix: a.png and a.jpg become a.png.png and a.jpg.png."
+)
+
+# Lines that enclose the table on docs/protocols.md.
+START, END = "<!-- table -->", "<!-- end of table -->"
+
+
+def restore() -> argparse.ArgumentParser:
+    """The options of restore.py."""
+    parser = argparse.ArgumentParser(
+        description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never modified.",
+        epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. If an image "
+        "fails, it is reported and the others are restored. Ctrl-C stops after the current image. "
+        "Exit status: 0 all images are restored or existed already, 1 nothing was started, 3 some failed, 130 interrupted.",
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file or folder")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="image file for a single image, folder otherwise")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a file of weights")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs; otherwise they are skipped")
+    add_trust_option(parser)
+    return parser
+
+
+def export() -> argparse.ArgumentParser:
+    """The options of export.py."""
+    parser = argparse.ArgumentParser(description="Export the network of a checkpoint to one file that irformer or the official code loads.")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder or a file of weights")
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "official"),
+        default="safetensors",
+        help="safetensors (default): irformer's own format, with the configuration inside; official: the layout of the official code, "
+        "as .pth or .safetensors by the suffix of OUT",
+    )
+    parser.add_argument(
+        "--training-patch-size",
+        type=int,
+        metavar="PIXELS",
+        help="official SwinIR and DRCT: size of the attention masks in the file, as in the option of SwinIR's test script: 48 or 64 for "
+        "classical super-resolution. Default: 64; 128 for denoising, 126 for JPEG artifacts",
+    )
+    add_trust_option(parser)
+    return parser
+
+
+def compare() -> argparse.ArgumentParser:
+    """The options of compare.py."""
+    parser = argparse.ArgumentParser(
+        description="Compare runs: means and standard deviations over seeds, and paired differences between arms (runs that differ only in "
+        "the seed belong to one arm) with 95 % intervals over seeds and images. Runs that cannot be read are reported and skipped."
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folder of a sweep or a run; all runs below it are read")
+    parser.add_argument("--metric", help="psnr_y, ssim_y, ...; default: the first metric of the task")
+    parser.add_argument("--test-set", metavar="NAME", help="use only this test set")
+    parser.add_argument(
+        "--by", metavar="KEY", help="compare only arms that differ in this key or group (norm, optim.lr) and in nothing else"
+    )
+    parser.add_argument(
+        "--reference", metavar="ARM", help="show only differences to this arm, given by its label or by a value that only it has"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write compare.md and compare.json to this folder")
+    return parser
+
+
+def reproduce() -> argparse.ArgumentParser:
+    """The options of reproduce.py; what follows the claim is Hydra's `key=value`, since it trains."""
+    parser = argparse.ArgumentParser(
+        description="Reproduce a claim of the i-LN paper (arXiv 2504.06629).",
+        epilog="Example: reproduce.py figure1 budget=cpu out=runs/demo trainer.max_steps=200. budget=cpu takes minutes on a CPU, gpu about "
+        "an hour on a GPU with DIV2K, paper 300,000 iterations on DF2K.",
+    )
+    parser.add_argument("claim", choices=["figure1"], help="what to reproduce")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="budget=cpu|gpu|paper (default cpu), out=FOLDER (default runs/CLAIM-BUDGET), and overrides of train.py for all arms",
+    )
+    return parser
+
+
+def speed() -> argparse.ArgumentParser:
+    """The options of speed.py."""
+    parser = argparse.ArgumentParser(description="Measure the speed of irformer on this machine.")
+    what = parser.add_subparsers(dest="what", required=True)
+    data = what.add_parser("data", help="training samples per second on one core: packed store, sub-image files, whole image files")
+    data.add_argument("--seconds", type=float, default=3.0, help="processor time of each measurement in seconds (default 3)")
+    memory = what.add_parser("memory", help="memory of all processes while many batches are read")
+    memory.add_argument("--batches", type=int, default=20_000, help="batches of 16 samples (default 20,000)")
+    memory.add_argument("--workers", type=int, default=2, help="reading processes (default 2)")
+    memory.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
+    return parser
+
+
+def protocols() -> argparse.ArgumentParser:
+    """The options of protocols.py."""
+    parser = argparse.ArgumentParser(
+        description="Measure every task without a network on the test sets found in IRFORMER_DATA (or data/), and write the table between "
+        f"the lines {START} and {END} of a page."
+    )
+    parser.add_argument("page", type=Path, nargs="?", default=Path("docs/protocols.md"), help="default: docs/protocols.md")
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks, printed to the terminal; the page is not written")
+    return parser
+
+
+def configuration() -> argparse.ArgumentParser:
+    """The options of configuration.py."""
+    parser = argparse.ArgumentParser(description="Write the page of all configuration keys from their descriptions.")
+    parser.add_argument("page", type=Path, nargs="?", default=Path("docs/configuration.md"), help="default: docs/configuration.md")
+    return parser
+
+
+def tables() -> argparse.ArgumentParser:
+    """The options of tables.py."""
+    parser = argparse.ArgumentParser(
+        description="Write the tables of all models, norms and tasks (models.md, norms.md, tasks.md) from the configurations and classes."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where the pages are written (default: docs)")
+    return parser
+
+
+def prepare_data() -> argparse.ArgumentParser:
+    """The options of prepare_data.py."""
+    parser = argparse.ArgumentParser(description="List, download, pack and verify public data sets.")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("IRFORMER_DATA") or "data"),
+        help="data folder (default: the variable IRFORMER_DATA, or data)",
+    )
+    packed = argparse.ArgumentParser(add_help=False)
+    packed.add_argument("--packed", type=Path, metavar="FOLDER", help="folder of the packed stores (default: packed below the data folder)")
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument("names", nargs="+", metavar="NAME", help=f"a set, or one of {', '.join(GROUPS)}")
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("names", nargs="+", metavar="NAME", help="a set, a group of sets, or a folder of clean images")
+    own.add_argument("--lq", type=Path, metavar="FOLDER", help="degraded images for a folder of clean ones")
+    commands = parser.add_subparsers(dest="do", required=True)
+    commands.add_parser("list", parents=[data, packed], help="list all known sets: purpose, size, terms, what is on disk")
+    download = commands.add_parser("download", parents=[names, data], help="download sets, verify their checksums, extract them")
+    download.add_argument(
+        "--scales",
+        type=int,
+        nargs="+",
+        default=[],
+        choices=[2, 3, 4],
+        help="also download official LR images at these scales (DIV2K); otherwise they are generated on the fly, identical to the byte",
+    )
+    download.add_argument("--accept-md5", default="", metavar="MD5", help="checksum to accept in addition to the published one")
+    commands.add_parser(
+        "pack", parents=[own, data, packed], help="decode training sets once into packed stores, which training reads faster"
+    )
+    commands.add_parser("verify", parents=[own, data, packed], help="decode every file; check counts, names, sizes and the packed store")
+    return parser
