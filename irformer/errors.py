@@ -1,18 +1,18 @@
-"""What a user's mistake raises."""
+"""The exception for user errors, and helpers for its message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: the message names the file or key, what was expected, what was found and what to do.
+    """An error that the user can fix: the message names the file or key, what was found, what was expected and the remedy.
 
-    The commands print its message as one line and exit with status 1; everything else keeps its traceback.
+    The commands print the message as one line and exit with status 1. All other exceptions keep their traceback.
     """
 
 
 def without_traceback(error: UserError) -> UserError:
-    """A mistake that came up in a process that reads data, as it was raised there: PyTorch hands it on inside the text of a traceback."""
+    """Recover a user error raised in a data-loading worker: PyTorch re-raises it with the worker's traceback as its message."""
     first, *lines = str(error).strip().splitlines()
     mark = f"{UserError.__module__}.{UserError.__qualname__}: "
     raised = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
@@ -21,7 +21,7 @@ def without_traceback(error: UserError) -> UserError:
 
 @contextmanager
 def naming(subject: str) -> Iterator[None]:
-    """Prefix user errors raised inside with what they are about, for functions that do not know it."""
+    """Prefix the message of any user error raised inside the block with its subject."""
     try:
         yield
     except UserError as error:

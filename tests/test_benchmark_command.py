@@ -145,10 +145,16 @@ def test_jobs_of_a_multirun_share_no_folder(measure, place, attempts, words):
 
 
 OTHERS = {
-    "checkpoint": (["checkpoint=a.safetensors"], "holds results of another checkpoint (SHA-256): found None, expected "),
-    "baseline": (["checkpoint=degraded", "task=denoise_color_25"], "holds results of another checkpoint: found bicubic, expected degraded"),
-    "task": (["checkpoint=bicubic", "task=sr_x3"], "holds results of another task: found sr_x2, expected sr_x3"),
-    "protocol": (["checkpoint=bicubic", "task.protocol.border=0"], "holds results of another task: found sr_x2, expected sr_x2, border 0"),
+    "checkpoint": (["checkpoint=a.safetensors"], "contains results of another checkpoint (SHA-256): found None, expected "),
+    "baseline": (
+        ["checkpoint=degraded", "task=denoise_color_25"],
+        "contains results of another checkpoint: found bicubic, expected degraded",
+    ),
+    "task": (["checkpoint=bicubic", "task=sr_x3"], "contains results of another task: found sr_x2, expected sr_x3"),
+    "protocol": (
+        ["checkpoint=bicubic", "task.protocol.border=0"],
+        "contains results of another task: found sr_x2, expected sr_x2, border 0",
+    ),
 }
 
 
@@ -161,7 +167,7 @@ def test_results_of_something_else_are_refused_before_measuring(measure, place, 
     words, line = OTHERS[case]
     said = measure(*words, "out=out")
     assert said.startswith(f"error: out/results.json: {line}")
-    assert said.endswith("; out=FOLDER names another folder")
+    assert said.endswith("; choose another folder with out=FOLDER")
     assert (place / "out" / "results.json").read_bytes() == before
     attempts.refused("benchmark")
 
@@ -193,7 +199,7 @@ def test_another_set_of_the_same_name_is_refused(measure, place, attempts):
         (place / name / "val").mkdir(parents=True)
         write_image(place / name / "val" / f"{name}.png", picture(32, 32))
     measure("checkpoint=bicubic", sets="x/val")
-    assert "holds results of another test set val, with no image in common; out=FOLDER" in measure("checkpoint=bicubic", sets="y/val")
+    assert "contains results of another test set val, with no image in common; choose" in measure("checkpoint=bicubic", sets="y/val")
     attempts.refused("benchmark")
 
 
@@ -201,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_measuring(measure, place
     (place / "file").touch()
     monkeypatch.setattr("irformer.commands.results_folder.Path.touch", _raise(PermissionError(13, "Permission denied", "here/.lock")))
     monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
-    line = "error: here/.lock: cannot be written (Permission denied); out=FOLDER names another folder"
+    line = "error: here/.lock: cannot be written (Permission denied); choose another folder with out=FOLDER"
     assert measure("checkpoint=bicubic", "out=here") == line
     attempts.refused("benchmark")
 
@@ -221,7 +227,7 @@ def test_a_full_disk_loses_no_number(measure, place, monkeypatch, attempts):
         "irformer.commands.results_folder.write_results", _raise(OSError(28, "No space left on device", "out/results.json"))
     )
     said = measure("checkpoint=bicubic", "out=out", sets="two")
-    assert said == "error: out/results.json: cannot be written (No space left on device); out=FOLDER names another folder"
+    assert said == "error: out/results.json: cannot be written (No space left on device); choose another folder with out=FOLDER"
     assert (place / "out" / "results.json").read_bytes() == before
     attempts.refused("benchmark")
 
@@ -377,7 +383,7 @@ def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
     save_network(place / "w.safetensors", build_network(cfg.model), model, "sr_x2", 1, {}, task)
     line = measure("checkpoint=w.safetensors")
     assert line.startswith("error: w.safetensors: ")
-    assert "wants to build numpy.savetxt; a file may only name tasks and degradations of irformer" in line
+    assert "names the class numpy.savetxt; a file may only name irformer's tasks and degradations" in line
     assert not (place / "written").exists()
     attempts.refused("benchmark")
 

@@ -169,7 +169,7 @@ def test_a_configuration_may_name_only_our_classes(tmp_path, target):
     network = small("swinir")
     file = tmp_path / "evil.safetensors"
     save_network(file, network, {"name": "evil", "_target_": "irformer.models.SwinIR", "depths": [{"_target_": target}]}, None, None, {})
-    assert f"wants to build {target}; a file may only name networks and norms of irformer" in refusal(file)
+    assert f"names the class {target}; a file may only name irformer's networks and norms" in refusal(file)
 
 
 def test_a_configuration_inside_has_to_be_whole(tmp_path):

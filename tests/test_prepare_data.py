@@ -170,7 +170,7 @@ def test_download(div2k, typed, tmp_path):
     assert [(pair.hq.name, pair.lq.name) for pair in pairs] == [("0001.png", "0001x4.png"), ("0002.png", "0002x4.png")]
     # What is there is not asked for again, and what is not, is.
     asked = len(div2k.asked)
-    assert typed("download", "DIV2K") == (0, f"DIV2K: is there, 2 images in {root}/DIV2K/DIV2K_train_HR\n", "")
+    assert typed("download", "DIV2K") == (0, f"DIV2K: already on disk, 2 images in {root}/DIV2K/DIV2K_train_HR\n", "")
     assert len(div2k.asked) == asked
     assert typed("download", "DIV2K", "--scales", "2", "3")[0] == 0
     assert div2k.asked[asked:] == ["/DIV2K_train_LR_bicubic_X3.zip"]
@@ -195,11 +195,11 @@ def test_a_lie_about_the_sum_puts_nothing_in_place(div2k, typed, tmp_path, monke
     assert status == 1
     assert err.count("\n") == 1
     assert err.startswith(f"error: {tmp_path}/data/DIV2K_train_HR.zip.part: md5 is {actual}, expected {32 * '0'} for {lie.url}: ")
-    assert err.endswith("on its way; download it again\n")
+    assert err.endswith("in transit; download it again\n")
     assert tree(tmp_path / "data") == []
     # A sum from a single source may be wrong itself: the file stays, and the user may say so.
     monkeypatch.setitem(ORIGINS, "DIV2K", replace(known, archives=(replace(lie, confirmed=False),)))
-    assert f"--accept-md5 {actual} where you trust it" in typed("download", "DIV2K")[2]
+    assert f"--accept-md5 {actual} if you trust it" in typed("download", "DIV2K")[2]
     asked = len(div2k.asked)
     assert typed("download", "DIV2K", "--accept-md5", actual)[0] == 0
     assert len(div2k.asked) == asked
@@ -215,9 +215,10 @@ def test_a_source_that_is_gone_gives_the_way_by_hand_and_the_other_sets_come(ben
     status, _, err = typed("download", "DIV2K", "Set5")
     assert status == 1
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
-        f"error: {nobody} cannot be reached ([Errno 111] Connection refused). By hand: get DIV2K_train_HR.zip with a browser from {nobody} "
-        f"or https://data.vision.ee.ethz.ch/cvl/DIV2K/, put it into {tmp_path}/data and run the same command, "
-        f"or put the images into {tmp_path}/data/DIV2K/DIV2K_train_HR"
+        f"error: {nobody} cannot be reached ([Errno 111] Connection refused). By hand: "
+        f"download DIV2K_train_HR.zip with a browser from {nobody} "
+        f"or https://data.vision.ee.ethz.ch/cvl/DIV2K/, move it to {tmp_path}/data and run the same command, "
+        f"or move the images to {tmp_path}/data/DIV2K/DIV2K_train_HR"
     ]
     assert tree(tmp_path / "data")[:2] == ["Set5/HR/1.png", "Set5/HR/2.png"]
 
@@ -226,7 +227,7 @@ def test_what_could_be_had_of_a_set_leaves_no_archive_behind(div2k, typed, tmp_p
     del div2k.files["/DIV2K_train_LR_bicubic_X2.zip"]
     status, _, err = typed("download", "DIV2K", "--scales", "2", "3")
     assert (status, err.count("error: ")) == (1, 1)
-    assert f"put the images into {tmp_path}/data/DIV2K/DIV2K_train_LR_bicubic/X2" in err
+    assert f"move the images to {tmp_path}/data/DIV2K/DIV2K_train_LR_bicubic/X2" in err
     assert {name.rpartition("/")[0] for name in tree(tmp_path / "data")} == {"DIV2K/DIV2K_train_HR", "DIV2K/DIV2K_train_LR_bicubic/X3"}
 
 
@@ -238,7 +239,7 @@ def test_a_mirror_is_asked_where_the_source_is_gone(server, typed, tmp_path, mon
     status, out, _ = typed("download", "Flickr2K")
     assert status == 0
     assert f"Flickr2K: {gone.url} answers 404 Not Found; trying a mirror" in out
-    assert "no sum of Flickr2K.zip is published: prepare_data.py verify Flickr2K decodes every file" in out
+    assert "no checksum of Flickr2K.zip is published: check every file with prepare_data.py verify Flickr2K" in out
     assert tree(tmp_path / "data") == ["Flickr2K/Flickr2K_HR/000001.png", "Flickr2K/Flickr2K_HR/000002.png"]
 
 
@@ -247,10 +248,10 @@ def test_sets_that_only_a_person_can_get_say_how(typed, tmp_path):
     data = tmp_path / "data"
     assert (status, out) == (1, "")
     assert err.splitlines() == [
-        "error: Rain13K cannot be downloaded by a program: get it from https://github.com/swz30/Restormer/tree/main/Deraining "
-        f"and put its images into {data}/Rain13K/target and {data}/Rain13K/input",
-        "error: Kodak24 cannot be downloaded by a program: get it from https://github.com/cszn/FFDNet/tree/master/testsets "
-        f"and put its images into {data}/Kodak24/HR",
+        "error: Rain13K cannot be downloaded automatically: download it from https://github.com/swz30/Restormer/tree/main/Deraining "
+        f"and move its images to {data}/Rain13K/target and {data}/Rain13K/input",
+        "error: Kodak24 cannot be downloaded automatically: download it from https://github.com/cszn/FFDNet/tree/master/testsets "
+        f"and move its images to {data}/Kodak24/HR",
     ]
 
 
@@ -270,7 +271,7 @@ def test_a_part_of_a_set_is_not_touched(div2k, typed, tmp_path):
     status, _, err = typed("download", "DIV2K")
     assert (status, err) == (
         1,
-        f"error: {folder} holds 1 images, expected 2 of DIV2K: it is not touched; move it elsewhere, then run the same command again\n",
+        f"error: {folder} contains 1 images, expected 2 of DIV2K: it is not changed; move it elsewhere, then run the same command again\n",
     )
     assert div2k.asked == []
     assert (folder / "0001.png").read_bytes() == b"mine"
@@ -281,7 +282,7 @@ def test_a_disk_for_the_archive_alone_is_too_small(div2k, typed, tmp_path, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 2 * size - 1))
     status, _, err = typed("download", "DIV2K")
     assert status == 1
-    assert err.startswith("error: DIV2K_train_HR.zip (download, and as much again unpacked) needs ")
+    assert err.startswith("error: DIV2K_train_HR.zip (the download, and the same amount unpacked) needs ")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 2 * size))
     assert typed("download", "DIV2K")[0] == 0
 
@@ -325,7 +326,7 @@ def test_ctrl_c_leaves_what_has_arrived_and_the_same_command_goes_on(server, tmp
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=60)
-    assert (first.returncode, err.splitlines()[-1]) == (130, "stopped: what has arrived stays in .part files, and the same command goes on")
+    assert (first.returncode, err.splitlines()[-1]) == (130, "stopped: received data is kept in .part files, and the same command resumes")
     arrived = part.stat().st_size
     assert 0 < arrived < len(content)
     second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -348,7 +349,7 @@ def pictures(tmp_path, monkeypatch) -> Path:
 
 def test_verify_names_everything_that_is_wrong(pictures, typed):
     hq, lq = pictures / "DIV2K_train_HR", pictures / "DIV2K_train_LR_bicubic" / "X2"
-    assert typed("verify", "DIV2K") == (0, "DIV2K: all is well\n", "")
+    assert typed("verify", "DIV2K") == (0, "DIV2K: OK\n", "")
     write_image(lq / "0002x2.png", picture(12, 17))
     (hq / "0001.png").rename(hq / "1.png")
     (lq / "0001x2.png").rename(lq / "1x2.png")
@@ -361,14 +362,14 @@ def test_verify_names_everything_that_is_wrong(pictures, typed):
         f"{hq}: missing 0001",
         f"{hq}: unexpected 0004, 1",
         "DIV2K: 0002.png 36x24 with 0002x2.png 17x12 do not fit",
-        "DIV2K: 4 wrong",
+        "DIV2K: 4 problems",
     ]
     content = (hq / "0003.png").read_bytes()
     (hq / "0003.png").write_bytes(content[: len(content) // 2])
     (hq / "0002.png").write_bytes(b"")
     status, out, _ = typed("verify", "DIV2K")
     assert status == 1
-    assert f"{hq / '0003.png'}: truncated, the file stops before its end marker: restore or remove the file" in out.splitlines()
+    assert f"{hq / '0003.png'}: truncated, the file ends before its end marker: restore or remove the file" in out.splitlines()
     assert f"{hq / '0002.png'}: not a readable image (0 bytes): restore or remove the file" in out.splitlines()
 
 
@@ -378,10 +379,10 @@ def test_pack_and_what_verify_and_list_say_of_the_store(pictures, typed, tmp_pat
     assert (status, err) == (0, "")
     assert out.startswith(f"DIV2K: packed into {store}, ")
     assert "| 3 in DIV2K/DIV2K_train_HR, LR X2, packed |" in table(typed("list")[1])["DIV2K"]
-    assert typed("verify", "DIV2K")[:2] == (0, "DIV2K: all is well\n")
+    assert typed("verify", "DIV2K")[:2] == (0, "DIV2K: OK\n")
     changed = pictures / "DIV2K_train_HR" / "0002.png"
     write_image(changed, picture(24, 36, seed=9))
-    assert typed("verify", "DIV2K")[:2] == (1, f"{changed}: changed since it was packed into {store}\nDIV2K: 1 wrong\n")
+    assert typed("verify", "DIV2K")[:2] == (1, f"{changed}: changed since it was packed into {store}\nDIV2K: 1 problem\n")
 
 
 def test_a_folder_of_ones_own_is_packed_and_checked_too(pictures, typed, tmp_path):
@@ -396,18 +397,18 @@ def test_a_folder_of_ones_own_is_packed_and_checked_too(pictures, typed, tmp_pat
 def test_a_set_that_is_not_there_is_no_set_that_is_well(typed):
     status, out, _ = typed("verify", "Flickr2K", "Set14")
     assert status == 1
-    assert "run python scripts/prepare_data.py download Flickr2K, or name another folder" in out
-    assert out.splitlines()[-1] == "Set14: 1 wrong"
+    assert "run python scripts/prepare_data.py download Flickr2K, or choose another folder" in out
+    assert out.splitlines()[-1] == "Set14: 1 problem"
     assert "run python scripts/prepare_data.py download BSDS400" in typed("pack", "BSDS400")[2]
 
 
 def test_unknown_names(typed):
     assert typed("download", "DIV3K")[2].endswith("did you mean DIV2K?\n")
-    assert typed("download", "sample")[2] == "error: sample comes with scikit-image and is always there\n"
+    assert typed("download", "sample")[2] == "error: sample comes with scikit-image and is always available\n"
 
 
 def test_a_missing_set_names_the_command_that_gets_it(tmp_path):
-    with pytest.raises(UserError, match=r"DIV2K was not found below .*: run python scripts/prepare_data\.py download DIV2K, or name"):
+    with pytest.raises(UserError, match=r"DIV2K was not found below .*: run python scripts/prepare_data\.py download DIV2K, or choose"):
         find_training_set("DIV2K", tmp_path, 2)
-    with pytest.raises(UserError, match=r"WED was not found below .*: put it there from https://ece\.uwaterloo\.ca/"):
+    with pytest.raises(UserError, match=r"WED was not found below .*: download it from https://ece\.uwaterloo\.ca/"):
         find_training_set("WED", tmp_path, 1)

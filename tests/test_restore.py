@@ -68,7 +68,7 @@ def tree(folder: Path) -> list[str]:
 def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     (place / "photos" / "notes.txt").touch()
     (place / "photos" / ".hidden.png").touch()
-    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 files that are no images", "")
+    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 files that are not images", "")
     assert tree(place / "out") == ["a.png", "sub/b.png", "sub/deep/c.png"]
     assert read_image(place / "out" / "sub" / "deep" / "c.png").shape == (24, 32, 3)
     (place / "out" / "a.png").write_bytes(b"mine")
@@ -76,7 +76,7 @@ def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     status, line, _ = typed("photos", "out")
     assert (status, line) == (
         0,
-        "1 images restored x2: out; 2 there already, --overwrite replaces them; 1 files that are no images",
+        "1 images restored x2: out; 2 already present, --overwrite replaces them; 1 files that are not images",
     )
     assert (place / "out" / "a.png").read_bytes() == b"mine"
     assert typed("photos", "out", "--overwrite")[1].startswith("3 images restored")
@@ -135,7 +135,7 @@ def copies(place):
         write_image(place / name / "a.png", picture(12, 12))
 
 
-LOST = "which would be lost; name another OUTPUT"
+LOST = "which would be overwritten; choose another OUTPUT"
 REFUSED = {
     "itself": (None, ["photos/a.png", "photos/a.png"], f"photos/a.png: is itself an input, {LOST}"),
     "another way of writing it": (
@@ -151,20 +151,20 @@ REFUSED = {
     "a folder onto itself": (
         None,
         ["photos", "photos"],
-        "photos: lies in the input folder photos, and would be read as input next time",
+        "photos: is inside the input folder photos, and would be read as input next time",
     ),
-    "inside": (None, ["photos", "photos/out"], "photos/out: lies in the input folder photos, and would be read as input next time"),
+    "inside": (None, ["photos", "photos/out"], "photos/out: is inside the input folder photos, and would be read as input next time"),
     "inside by a link": (
         lambda place: (place / "way").symlink_to(place / "photos" / "sub"),
         ["photos", "way/out"],
-        "way/out: lies in the input folder photos, and would be read",
+        "way/out: is inside the input folder photos, and would be read",
     ),
     "onto inputs from below": (
         folder("photos/sub/sub"),
         ["photos/sub", "photos/sub/b.png", "photos"],
         f"photos/sub/b.png: is itself an input, {LOST}",
     ),
-    "two of one name": (copies, ["x/a.png", "y/a.png", "out"], "x/a.png and y/a.png would both become out/a.png.png: restore them into"),
+    "two of one name": (copies, ["x/a.png", "y/a.png", "out"], "x/a.png and y/a.png would both become out/a.png.png: restore them to"),
     "no such file": (None, ["nope.png", "out"], "nope.png: no such file or folder; expected an image or a folder of images"),
     "unknown input": (lambda place: (place / "n.txt").touch(), ["n.txt", "out"], "n.txt: unknown image format; known: .png, .jpg, "),
     "unknown output": (None, ["photos/a.png", "out.xyz"], "out.xyz: unknown image format; known: .png, .jpg, "),
@@ -178,14 +178,14 @@ REFUSED = {
     "two to a new image": (
         None,
         ["photos/a.png", "photos", "f.png"],
-        "f.png: is named like an image, expected a folder, since there are 2",
+        "f.png: has an image suffix, expected a folder, since there are 2",
     ),
     "below a file": (
         lambda place: (place / "f").touch(),
         ["photos", "f/out"],
-        "f/out: cannot be written to (Not a directory); name another",
+        "f/out: cannot be written to (Not a directory); choose another",
     ),
-    "read-only": (None, ["photos", "/proc/out"], "/proc/out: cannot be written to (No such file or directory); name another OUTPUT"),
+    "read-only": (None, ["photos", "/proc/out"], "/proc/out: cannot be written to (No such file or directory); choose another OUTPUT"),
 }
 
 
@@ -277,7 +277,9 @@ def test_a_full_disk_stops_with_one_line_and_leaves_no_half_file(typed, place, m
     monkeypatch.setattr(Path, "write_bytes", full)
     status, said, error = typed("photos", "out")
     assert (status, said) == (3, "1 images restored x2: out; 1 failed; 1 left")
-    assert error == "failed: out/sub/b.png: cannot be written (No space left on device): make room or name another OUTPUT; stopped\n"
+    assert (
+        error == "failed: out/sub/b.png: cannot be written (No space left on device): free some space or choose another OUTPUT; stopped\n"
+    )
     assert tree(place / "out") == ["a.png"]
     attempts.refused("restore")
 
@@ -313,7 +315,7 @@ def test_every_kind_of_image_keeps_its_kind(typed, place, attempts, kind, channe
     found = decode_image(place / "out.png")
     most = np.iinfo(pixels.dtype).max
     turned_gray = channels == 1 and pixels.shape[2] == 3
-    assert ("1 colour images became gray" in line) == turned_gray
+    assert ("1 color images became gray" in line) == turned_gray
 
     def expected(plane):
         x = torch.from_numpy(np.repeat(plane, channels if plane.shape[2] == 1 else 1, 2).astype(np.float32) / most)
@@ -343,7 +345,7 @@ def test_a_format_that_cannot_hold_the_image(typed, place, attempts):
     write_image(place / "in.png", *kinds()["rgba"])
     status, _, error = typed("in.png", "out.jpg")
     assert status == 3
-    assert error == "failed: in.png: out.jpg: .jpg files hold no 8-bit image with alpha: write a .png file\n"
+    assert error == "failed: in.png: out.jpg: .jpg files do not support 8-bit images with alpha: write a .png file\n"
     assert not (place / "out.jpg").exists()
     attempts.refused("restore")
 

@@ -39,8 +39,8 @@ def test_the_table_and_the_wanted_numbers(small, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert shown.count("packed store") >= 2
     assert "sub-image PNG files" in shown
-    assert "pairs a second from the store: " in shown
-    assert "times whole files: " in shown
+    assert "pairs per second from the store: " in shown
+    assert "speedup over whole files: " in shown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

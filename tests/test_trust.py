@@ -71,8 +71,8 @@ def foreign(folder) -> Path:
 
 
 REFUSED = (
-    "wants to build theirpkg.part.Norm; a file may only name networks and norms of irformer or of packages that you trust: "
-    "trust=[theirpkg], --trust theirpkg or IRFORMER_TRUST=theirpkg, only if you know where the file comes from"
+    "names the class theirpkg.part.Norm; a file may only name irformer's networks and norms, or classes of packages that you trust: "
+    "trust=[theirpkg], --trust theirpkg or IRFORMER_TRUST=theirpkg, only for a file from a known source"
 )
 
 
@@ -93,7 +93,7 @@ def test_a_trusted_package_covers_its_modules(foreign, monkeypatch, attempts):
 
 @pytest.mark.parametrize("package", ["theirpk", "theirpkg.par", "theirpkg.part.Norm", "part"])
 def test_a_package_is_trusted_by_its_whole_name(foreign, package, attempts):
-    with pytest.raises(UserError, match=r"wants to build theirpkg\.part\.Norm"):
+    with pytest.raises(UserError, match=r"names the class theirpkg\.part\.Norm"):
         load_network(foreign, trust=[package])
     assert not Path("imported").exists()
     attempts.refused("weights files")
@@ -101,9 +101,7 @@ def test_a_package_is_trusted_by_its_whole_name(foreign, package, attempts):
 
 @pytest.mark.parametrize("target", ["theirpkg.MSELoss", "theirpkg.Path", "theirpkg.part.nn.Linear", "theirpkg.nothing", "theirpkg.part"])
 def test_what_a_trusted_package_imports_is_not_trusted(folder, target):
-    with pytest.raises(
-        UserError, match=r"wants to build theirpkg\.\w+; .* trust=\[\w+\]|there is no such class|expected a class, found a module"
-    ):
+    with pytest.raises(UserError, match=r"names the class theirpkg\.\w+; .* trust=\[\w+\]|no such class|expected a class, found a module"):
         Trust(["theirpkg"]).find(target, "run")
 
 
@@ -139,7 +137,7 @@ def test_what_is_no_package_is_refused(packages):
     ],
 )
 def test_only_classes_of_the_set_are_found(target):
-    with pytest.raises(UserError, match=f"wants to build {target}; a saved configuration may only name"):
+    with pytest.raises(UserError, match=f"names the class {target}; a saved configuration may only name"):
         Trust().find(target, "run")
 
 
@@ -228,35 +226,44 @@ _SAVE = "${oc.create:{_target_:numpy.savetxt,fname:ran-code,X:[1]}}"
 
 # What is put into config.yaml, as lines of YAML by the part that they replace, and what the refusal says.
 HOSTILE = {
-    "loss": ({"loss": {"_target_": "theirpkg.Loss"}}, "loss wants to build theirpkg.Loss; a saved configuration may only name classes"),
-    "function": ({"loss": {"_target_": "os.mkdir", "path": PROOF}}, "loss wants to build os.mkdir;"),
-    "callback": ({"callbacks": {"a": {"_target_": "os.mkdir", "path": PROOF}}}, "callbacks.a wants to build os.mkdir;"),
-    "deep": ({"trainer": {"plugins": [{"a": {"_target_": "os.mkdir"}}]}}, "trainer.plugins.0.a wants to build os.mkdir;"),
-    "strategy": ({"trainer": {"strategy": {"_target_": "theirpkg.Strategy"}}}, "trainer.strategy wants to build theirpkg.Strategy"),
-    "profiler": ({"trainer": {"profiler": {"_target_": "theirpkg.Profiler"}}}, "trainer.profiler wants to build theirpkg.Profiler"),
+    "loss": ({"loss": {"_target_": "theirpkg.Loss"}}, "loss names the class theirpkg.Loss; a saved configuration may only name classes"),
+    "function": ({"loss": {"_target_": "os.mkdir", "path": PROOF}}, "loss names the class os.mkdir;"),
+    "callback": ({"callbacks": {"a": {"_target_": "os.mkdir", "path": PROOF}}}, "callbacks.a names the class os.mkdir;"),
+    "deep": ({"trainer": {"plugins": [{"a": {"_target_": "os.mkdir"}}]}}, "trainer.plugins.0.a names the class os.mkdir;"),
+    "strategy": ({"trainer": {"strategy": {"_target_": "theirpkg.Strategy"}}}, "trainer.strategy names the class theirpkg.Strategy"),
+    "profiler": ({"trainer": {"profiler": {"_target_": "theirpkg.Profiler"}}}, "trainer.profiler names the class theirpkg.Profiler"),
     "interpolation": ({"loss": _SAVE}, "loss=${oc.create:{_target_:numpy.savetxt"),
-    "hidden interpolation": ({"name": "${oc.select:seed,${oc.create:{a:1}}}"}, "oc.create is not resolved here"),
-    "resolver by reference": ({"name": "${oc.${paths.runs}:1}"}, "oc.${paths.runs} is not resolved here"),
-    "resolver of Hydra": ({"name": "${hydra:run.dir}"}, "hydra is not resolved here"),
-    "decoded": ({"name": "${oc.decode:'${oc.create:{}}'}"}, "oc.decode is not resolved here"),
-    "target by reference": ({"name": "os.mkdir", "loss": {"_target_": "${name}"}}, "loss._target_=${name}: expected str, and no reference"),
+    "hidden interpolation": ({"name": "${oc.select:seed,${oc.create:{a:1}}}"}, "oc.create is not allowed"),
+    "resolver by reference": ({"name": "${oc.${paths.runs}:1}"}, "oc.${paths.runs} is not allowed"),
+    "resolver of Hydra": ({"name": "${hydra:run.dir}"}, "hydra is not allowed"),
+    "decoded": ({"name": "${oc.decode:'${oc.create:{}}'}"}, "oc.decode is not allowed"),
+    "target by reference": ({"name": "os.mkdir", "loss": {"_target_": "${name}"}}, "loss._target_=${name}: expected str, not a reference"),
     "target that is a list": ({"loss": {"_target_": ["os.mkdir"]}}, "loss._target_=a list: expected str"),
     "unknown special key": ({"loss": {"_target_": "torch.nn.L1Loss", "_method_": "x"}}, "loss._method_: unknown key"),
     "partial by reference": ({"loss": {"_target_": "torch.nn.L1Loss", "_partial_": "${seed}"}}, "loss._partial_=${seed}: expected bool"),
-    "arguments": ({"loss": {"_target_": "torch.nn.L1Loss", "_args_": [{"_target_": "os.mkdir"}]}}, "loss._args_.0 wants to build os.mkdir"),
+    "arguments": (
+        {"loss": {"_target_": "torch.nn.L1Loss", "_args_": [{"_target_": "os.mkdir"}]}},
+        "loss._args_.0 names the class os.mkdir",
+    ),
     "settings of wandb": (
         {"logger": {"wandb": {"_target_": "lightning.pytorch.loggers.WandbLogger", "settings": {"x_executable": "/bin/sh"}}}},
-        "logger.wandb gives lightning.pytorch.loggers.WandbLogger settings; known: entity, ",
+        "logger.wandb passes settings to lightning.pytorch.loggers.WandbLogger; known: entity, ",
     ),
     "itself": ({"name": "${name}"}, "name refers to itself"),
     "each other": ({"name": "${a}", "a": "${name}"}, "refers to itself"),
-    "reference bomb": ({f"a{i}": f"${{a{i + 1}}}${{a{i + 1}}}" for i in range(40)} | {"a40": "x"}, "refers to other keys again and again"),
-    "list bomb": ({f"a{i}": 9 * [f"${{a{i + 1}}}"] for i in range(9)} | {"a9": "x"}, "refers to other keys again and again"),
-    "selected bomb": ({f"a{i}": 2 * f"${{oc.select:a{i + 1}}}" for i in range(40)} | {"a40": "x"}, "refers to other keys again and again"),
+    "reference bomb": (
+        {f"a{i}": f"${{a{i + 1}}}${{a{i + 1}}}" for i in range(40)} | {"a40": "x"},
+        "has references that expand too far",
+    ),
+    "list bomb": ({f"a{i}": 9 * [f"${{a{i + 1}}}"] for i in range(9)} | {"a9": "x"}, "has references that expand too far"),
+    "selected bomb": (
+        {f"a{i}": 2 * f"${{oc.select:a{i + 1}}}" for i in range(40)} | {"a40": "x"},
+        "has references that expand too far",
+    ),
     "many references": ({"name": 17 * "${seed}"}, "name: more than 16 references in one value"),
     "broken reference": ({"name": "${seed"}, "cannot be read"),
-    "part that is missing": ({"data": None}, "says nothing of data; expected the configuration that a run has saved"),
-    "Hydra's own node": ({"hydra": {"callbacks": {"a": {"_target_": "os.mkdir"}}}}, "hydra.callbacks.a wants to build os.mkdir"),
+    "part that is missing": ({"data": None}, "lacks data; expected the saved configuration of a run"),
+    "Hydra's own node": ({"hydra": {"callbacks": {"a": {"_target_": "os.mkdir"}}}}, "hydra.callbacks.a names the class os.mkdir"),
 }
 _TEXTS = {
     "tag": ("loss: !!python/object/apply:os.mkdir [ran-code]", "line 1: the tag tag:yaml.org,2002:python/object/apply:os.mkdir"),
@@ -268,8 +275,8 @@ _TEXTS = {
     "no YAML": ("a: [", "cannot be read ("),
     "two documents": ("a: 1\n---\nb: 1", "cannot be read ("),
     "no text": ("\x00\x01", "cannot be read ("),
-    "list": ("[1, 2]", "expected the configuration that a run has saved, found no mapping"),
-    "number": ("3", "expected the configuration that a run has saved, found no mapping"),
+    "list": ("[1, 2]", "expected the saved configuration of a run, found no mapping"),
+    "number": ("3", "expected the saved configuration of a run, found no mapping"),
     "empty": ("", "it is empty"),
     "twice": ("a: 1\na: 2", "cannot be read ("),
 }
@@ -339,7 +346,7 @@ def test_a_run_with_a_foreign_class_goes_on_where_its_package_is_trusted(folder,
     assert "error" not in type_words(monkeypatch, capsys, *words)
     assert (folder / "runs" / "mine" / "results.json").is_file()  # the run's own weights name the class too
     refused = type_words(monkeypatch, capsys, "resume=runs/mine", "trainer.max_steps=3")
-    assert "wants to build theirpkg." in refused
+    assert "names the class theirpkg." in refused
     assert "trust=[theirpkg]" in refused
     attempts.refused("run folders")
     assert "error" not in type_words(monkeypatch, capsys, "resume=runs/mine", "trainer.max_steps=3", "trust=[theirpkg]")
@@ -349,7 +356,7 @@ def test_a_run_with_a_foreign_class_goes_on_where_its_package_is_trusted(folder,
 
 def test_a_run_folder_cannot_trust_its_own_package(folder, saved_text, monkeypatch, capsys, attempts):
     text = hostile_text(saved_text, {"trust": ["theirpkg"], "loss": {"_target_": "theirpkg.Loss"}})
-    assert "loss wants to build theirpkg.Loss" in refusal_of_resuming(folder, monkeypatch, capsys, text)
+    assert "loss names the class theirpkg.Loss" in refusal_of_resuming(folder, monkeypatch, capsys, text)
     assert not (folder / "imported").exists()
     attempts.refused("run folders")
 
@@ -361,7 +368,7 @@ def test_a_run_that_is_found_by_itself_is_checked_too(folder, saved_text, monkey
     (theirs / "config.yaml").write_text(hostile_text(saved_text, {"loss": _SAVE}))
     error = type_words(monkeypatch, capsys, *TINY, "data=sample", "resume=auto")
     assert "resume=auto: passed over runs/theirs: " in error
-    assert "oc.create is not resolved here" in error
+    assert "oc.create is not allowed" in error
     assert not (folder / PROOF).exists()
     attempts.refused("run folders")
 

@@ -1,4 +1,4 @@
-"""What the commands share: running under Hydra, one line for a mistake, a quiet terminal, devices by name."""
+"""Code shared by the commands: running under Hydra, one-line error messages, logging setup, devices."""
 
 import contextlib
 import logging
@@ -28,17 +28,17 @@ from irformer.schema.check import check_config
 from irformer.schema.names import EXPECTED, is_folder_name
 from irformer.schema.phrases import show
 
-# Seconds within which a launcher has noticed that the first process has ended, and ends the others.
+# Seconds after which a launcher has noticed that rank 0 exited and has terminated the other ranks.
 _OTHERS_WAIT = 10
 
-# Hydra's launchers and sweepers that come with packages of their own, and the extras that install them.
+# Hydra's launchers and sweepers in separate packages, and irformer's extras that install them.
 _PLUGINS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "optuna": "optuna"}
 
 
 def _run_folder(resume: str | None, runs: str, sweep: str | None, job: str, name: str) -> str:
-    """The folder of a single run: the one that it resumes, its place in a sweep, or one of its own.
+    """Return the folder of a run: the folder that it resumes, its folder in a sweep, or a new one.
 
-    Hydra creates the folder before anything of ours runs, so a name that would lead elsewhere is refused here.
+    Hydra creates the folder before any of our code runs, so names that would lead elsewhere are refused here.
     """
     for key, value in (("sweep", sweep), ("name", name)):
         if resume in (None, "auto") and value is not None and not is_folder_name(str(value)):
@@ -52,25 +52,25 @@ OmegaConf.register_new_resolver("irformer.first", lambda *words: next(word for w
 
 
 def command(function: Callable[[DictConfig], float | None], config: str) -> None:
-    """Run a function under Hydra; a mistake of the user ends it with one line and status 1.
+    """Run a function under Hydra; a user error is printed in one line and ends the process with status 1.
 
-    In a multirun it ends that job alone: the others go on, and the process ends so after them.
+    In a multirun, an error ends only its own job: the others continue, and the process exits with status 1 afterwards.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here instead of being printed by Hydra
-    quieten()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise exceptions here instead of letting Hydra print them
+    silence_libraries()
 
     def guarded(cfg: DictConfig) -> float | None:
-        quieten()  # a launcher may have started this in a process of its own
+        silence_libraries()  # a launcher may have started a new process
         try:
             check_config(cfg, config)
             return function(cfg)
         except Exception as error:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with contextlib.suppress(OSError):
-                folder.rmdir()  # made by Hydra; stays if a run has written to it
+                folder.rmdir()  # created by Hydra; kept if the run has written to it
             if isinstance(error, (UserError, MissingMandatoryValue)):
                 error = UserError(explain(error, config))
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra tells it after the last run only
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra reports it only after the last run
                 first = next(iter(str(error).splitlines()), "")
                 print(f"failed: {os.path.relpath(folder)}: {type(error).__name__}: {first}", file=sys.stderr, flush=True)
             elif isinstance(error, UserError):
@@ -89,14 +89,14 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
 
 
 @contextlib.contextmanager
-def telling_mistakes(config: str = "train") -> Iterator[None]:
-    """End the process with one line and status 1 where a user's mistake comes up, as Hydra's commands do; the terminal is left to us.
+def reporting_user_errors(config: str = "train") -> Iterator[None]:
+    """Print a user error raised inside the block in one line and exit with status 1, for commands that do not run under Hydra.
 
     Args:
-        config: the configuration whose keys a message about an unknown one is compared with.
+        config: the configuration whose keys are suggested for an unknown key.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    quieten()
+    silence_libraries()
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -106,7 +106,7 @@ def telling_mistakes(config: str = "train") -> Iterator[None]:
 
 
 def _fail_or_raise(error: OSError) -> None:
-    """End the process with one line for a fault of the machine; another error keeps its traceback."""
+    """Exit with a one-line message for a system error; re-raise any other error."""
     fault = machine_fault(error)
     if fault is None:
         raise error
@@ -114,9 +114,10 @@ def _fail_or_raise(error: OSError) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Print a mistake in one line and end the process with status 1.
+    """Print an error in one line and exit with status 1.
 
-    A mistake is mostly one of all processes of a run. The first one tells it, and is ended, and the others by it, before these speak.
+    Most errors occur in all processes of a run. Rank 0 reports its error and exits, and the launcher then terminates the other ranks before
+    they report theirs.
     """
     if rank() > 0:
         time.sleep(_OTHERS_WAIT)
@@ -126,7 +127,7 @@ def fail(message: str) -> NoReturn:
 
 
 def explain(error: Exception, config: str) -> str:
-    """One line for a mistake on the command line, with what would have been right."""
+    """Describe an error on the command line in one line, with a remedy."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
@@ -151,7 +152,7 @@ def explain(error: Exception, config: str) -> str:
 
 
 def device(name: str) -> torch.device:
-    """A device by its name; `auto` takes CUDA, then MPS (Apple's GPUs), then the CPU.
+    """Return a device by its name; `auto` prefers CUDA, then MPS (Apple GPUs), then the CPU.
 
     Raises:
         UserError: there is no such device.
@@ -165,20 +166,20 @@ def device(name: str) -> torch.device:
         raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from None
 
 
-def quieten() -> None:
-    """Leave the terminal to the summary, the progress and the table; warnings about the user's data or keys are errors here."""
+def silence_libraries() -> None:
+    """Silence log messages and warnings of libraries, and set up irformer's own log."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # Our own lines, such as what a file of weights was recognised as, are for the user, once.
+    # Our own messages, such as the detected layout of a weights file, are shown once.
     own = logging.getLogger("irformer")
     own.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
     own.handlers = [logging.StreamHandler()]
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
-    """All keys of a configuration, dotted."""
+    """Return all keys of a configuration, dotted."""
     keys = []
     for key in node:
         keys.append(f"{prefix}{key}")

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from irformer.commands import command_line
-from irformer.commands.common import telling_mistakes
+from irformer.commands.common import reporting_user_errors
 from irformer.reporting.page import readable_console
 from irformer.runs.comparison import compare
 
@@ -12,7 +12,7 @@ def compare_runs() -> None:
     """Set the arms of a sweep against each other: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
     arguments = command_line.compare().parse_args()
     console = readable_console()
-    with telling_mistakes():
+    with reporting_user_errors():
         comparison = compare(arguments.folders, arguments.metric, arguments.by, arguments.test_set, arguments.reference)
         for table in comparison.tables():
             table.show(console)

@@ -1,4 +1,4 @@
-"""Write the page of all configuration keys: python scripts/configuration.py [PAGE]."""
+"""Generate the reference of all configuration keys: python scripts/configuration.py [PAGE]."""
 
 from irformer.commands import command_line
 from irformer.core.files import write_atomically
@@ -10,5 +10,5 @@ def configuration() -> None:
     """Write the page of all configuration keys: python scripts/configuration.py [PAGE]."""
     page = command_line.configuration().parse_args().page
     text = configuration_page(CONFIGS)
-    write_atomically(page, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_atomically(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"wrote {page}")

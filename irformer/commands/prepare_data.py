@@ -1,4 +1,4 @@
-"""The public data sets: what is known, what is here, and getting more: python scripts/prepare_data.py list | download | pack | verify."""
+"""List, download, pack and verify the public data sets: python scripts/prepare_data.py list | download | pack | verify."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +11,14 @@ from rich.table import Table
 from tqdm import tqdm
 
 from irformer.commands import command_line
-from irformer.commands.common import telling_mistakes
+from irformer.commands.common import reporting_user_errors
 from irformer.core.words import nearest
 from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder, wrong_names
 from irformer.data.packing import pack_set, verify_set
 from irformer.data.store import INDEX
 from irformer.datasets.archives import require_space, size_text, unpack
 from irformer.datasets.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
-from irformer.datasets.downloads import UnreachableError, fetch, remove_part, require_sum
+from irformer.datasets.downloads import UnreachableError, fetch, remove_part, require_checksum
 from irformer.datasets.origins import GROUPS, ORIGINS, Archive
 from irformer.errors import UserError
 
@@ -26,7 +26,7 @@ from irformer.errors import UserError
 def prepare_data() -> None:
     """List, download, pack and check the public data sets: python scripts/prepare_data.py list."""
     arguments = command_line.prepare_data().parse_args()
-    with telling_mistakes():
+    with reporting_user_errors():
         try:
             if arguments.do == "list":
                 _list(arguments.data, arguments.packed)
@@ -37,13 +37,13 @@ def prepare_data() -> None:
             else:
                 _verify(_resolve(arguments.names, folders=True), arguments.data, arguments.packed, arguments.lq)
         except KeyboardInterrupt:
-            goes_on = ": what has arrived stays in .part files, and the same command goes on" if arguments.do == "download" else ""
-            print(f"\nstopped{goes_on}", file=sys.stderr)
+            resumable = ": received data is kept in .part files, and the same command resumes" if arguments.do == "download" else ""
+            print(f"\nstopped{resumable}", file=sys.stderr)
             sys.exit(130)
 
 
 def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:
-    """The sets that are meant by what was typed: names and aliases in any case, groups; and folders, where they may be meant.
+    """Resolve names, aliases (in any case) and groups to sets; with `folders`, also accept folders.
 
     Raises:
         UserError: there is no such set.
@@ -56,7 +56,7 @@ def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:
     names: dict[str, None] = {}
     for word in words:
         if word.lower() == SAMPLE:
-            raise UserError("sample comes with scikit-image and is always there")
+            raise UserError("sample comes with scikit-image and is always available")
         if word.lower() not in known and folders and Path(word).is_dir():
             names[word] = None
             continue
@@ -69,30 +69,28 @@ def _resolve(words: Sequence[str], folders: bool = False) -> list[str]:
 
 
 def _list(root: Path, packed: Path | None) -> None:
-    table = Table(
-        title=f"Public data sets, looked for below {root.absolute()}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    for column in ("set", "for", "images", "here", "size", "terms", "to get it"):
+    table = Table(title=f"Public data sets in {root.absolute()}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("set", "for", "images", "on disk", "size", "terms", "source"):
         table.add_column(column, justify="right" if column in ("images", "size") else "left", overflow="fold")
     pages: dict[str, int] = {}
     for name, origin in ORIGINS.items():
         archive = origin.archives[0] if origin.archives else None
-        here = _here(name, root) + (", packed" if ((packed or root / "packed") / name / INDEX).is_file() else "")
+        present = _on_disk(name, root) + (", packed" if ((packed or root / "packed") / name / INDEX).is_file() else "")
         way = "download" if archive else f"by hand, {pages.setdefault(origin.page, len(pages) + 1)}"
-        table.add_row(name, origin.use, str(origin.images), here, _size(archive) if archive else "", origin.terms, way)
+        table.add_row(name, origin.use, str(origin.images), present, _size(archive) if archive else "", origin.terms, way)
     photos = str(len(SAMPLE_TRAIN) + len(SAMPLE_VAL))
     table.add_row(SAMPLE, "a first run", photos, "comes with scikit-image", "", "CC0 or public domain", "")
-    # In a file or a pipe the columns take what they need.
+    # In a file or pipe, give the columns enough width.
     Console(width=None if sys.stdout.isatty() else 240).print(table)
     for page, number in pages.items():
         print(f" by hand, {number}: {page}")
     print(" download: python scripts/prepare_data.py download NAME [NAME ...]")
     print(f" groups: {'; '.join(f'{group} = ' + ', '.join(sets) for group, sets in GROUPS.items())}")
-    print(" terms in a word, as a reminder: what counts is what the publishers say")
+    print(" terms are summaries; only those of the publishers are binding")
 
 
-def _here(name: str, root: Path) -> str:
-    """What of a set is on disk, and in which tree."""
+def _on_disk(name: str, root: Path) -> str:
+    """Describe which images of a set are on disk, and in which folder."""
     clean = clean_folder(name, root)
     count = count_images(clean)
     if clean is None or not count:
@@ -114,14 +112,14 @@ def _size(archive: Archive) -> str:
 
 
 def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted: str) -> None:
-    """Fetch archives one after the other; one that cannot be had does not keep the others back."""
+    """Download archives one after the other; if one fails, continue with the others."""
     failures, jobs = [], []
     for name in names:
         offered = ORIGINS[name].archives
         if not offered:
-            failures.append(f"{name} cannot be downloaded by a program: {_by_hand(name, root)}")
+            failures.append(f"{name} cannot be downloaded automatically: {_by_hand(name, root)}")
         elif scales and not any(archive.scale for archive in offered):
-            print(f"{name}: has no LR archives of its own; what LR images are not there is made on the fly, to the byte")
+            print(f"{name}: has no separate LR archives; missing LR images are made on the fly, with identical bytes")
         jobs += [(name, archive) for archive in offered if archive.scale is None or archive.scale in scales]
     spent: list[Archive] = []
     for i, (name, archive) in enumerate(jobs):
@@ -141,43 +139,43 @@ def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted:
 
 
 def _obtain(name: str, archive: Archive, root: Path, accepted: str) -> Archive:
-    """Fetch an archive, or a mirror of it, and unpack what of a set is in it; returns the one that was taken."""
+    """Download an archive or a mirror of it, and unpack the images of a set; return the archive that was used."""
     origin = ORIGINS[name]
-    taken, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
-    for folder in unpack(file, [part for part in taken.parts if part.of == name], root):
+    used, file = _get(name, (archive, *(origin.mirrors if archive.scale is None else ())), root, accepted)
+    for folder in unpack(file, [part for part in used.parts if part.of == name], root):
         print(f"{name}: {count_images(folder)} images in {folder}")
     if archive.scale is None:
         print(f"{name}: {origin.terms}; see {origin.page}")
-    return taken
+    return used
 
 
 def _is_there(name: str, archive: Archive, root: Path) -> bool:
-    """Whether the images of an archive are on disk already, in any tree.
+    """Return whether the images of an archive are already on disk, in any folder layout.
 
     Raises:
-        UserError: some of them are.
+        UserError: only some of them are.
     """
     folder = degraded_folder(name, root, archive.scale) if archive.scale else clean_folder(name, root)
     count, expected = count_images(folder), ORIGINS[name].images
     if count == expected:
-        print(f"{name}: is there, {count} images in {folder}")
+        print(f"{name}: already on disk, {count} images in {folder}")
     elif count:
         raise UserError(
-            f"{folder} holds {count} images, expected {expected} of {name}: it is not touched; "
+            f"{folder} contains {count} images, expected {expected} of {name}: it is not changed; "
             "move it elsewhere, then run the same command again"
         )
     return count > 0
 
 
 def _get(name: str, archives: Sequence[Archive], root: Path, accepted: str) -> tuple[Archive, Path]:
-    """The first of some archives that can be had, with its file: put into the data folder by hand, or downloaded; its sum is right."""
+    """Return the first available archive and its file, placed in the data folder by hand or downloaded; its checksum matches."""
     for archive in archives:
         if (root / archive.file).is_file():
-            require_sum(archive, root / archive.file, accepted)
+            require_checksum(archive, root / archive.file, accepted)
             return archive, root / archive.file
     reasons = []
     for archive in archives:
-        what = f"{archive.file} (download, and as much again unpacked)"
+        what = f"{archive.file} (the download, and the same amount unpacked)"
         print(f"{name}: {archive.url}{', ' + _size(archive) if archive.size else ''}")
         try:
             part = fetch(archive, root, lambda missing, whole, what=what: require_space(root, missing + whole, what))  # type: ignore[misc]
@@ -187,31 +185,31 @@ def _get(name: str, archives: Sequence[Archive], root: Path, accepted: str) -> t
                 print(f"{name}: {error}; trying a mirror")
             continue
         try:
-            require_sum(archive, part, accepted)
+            require_checksum(archive, part, accepted)
         except UserError:
             if archive.confirmed:
-                remove_part(archive, root)  # nothing that anyone could still want
+                remove_part(archive, root)  # it is certainly damaged
             raise
         if not archive.md5:
-            print(f"{name}: no sum of {archive.file} is published: prepare_data.py verify {name} decodes every file")
+            print(f"{name}: no checksum of {archive.file} is published: check every file with prepare_data.py verify {name}")
         return archive, part
     raise UnreachableError(f"{'; '.join(reasons)}. By hand: {_by_hand(name, root, archives[0])}")
 
 
 def _by_hand(name: str, root: Path, archive: Archive | None = None) -> str:
-    """How a person puts a set, or what an archive holds of it, in place."""
+    """Explain how to install a set, or the images of one of its archives, by hand."""
     origin = ORIGINS[name]
     if archive:
         folder = next(part.folder for part in archive.parts if part.of == name)
         return (
-            f"get {archive.file} with a browser from {archive.url} or {origin.page}, put it into {root.absolute()} and run "
-            f"the same command, or put the images into {root.absolute() / folder}"
+            f"download {archive.file} with a browser from {archive.url} or {origin.page}, move it to {root.absolute()} and run "
+            f"the same command, or move the images to {root.absolute() / folder}"
         )
     if name in TRAINING_SETS:
         folders = [TRAINING_SETS[name].hq[0], *(TRAINING_SETS[name].lq[:1] if origin.pairs else ())]
     else:
         folders = [f"{name}/target", f"{name}/input"] if origin.pairs else [f"{name}/HR"]
-    return f"get it from {origin.page} and put its images into {' and '.join(str(root.absolute() / folder) for folder in folders)}"
+    return f"download it from {origin.page} and move its images to {' and '.join(str(root.absolute() / folder) for folder in folders)}"
 
 
 def _pack(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None) -> None:
@@ -222,7 +220,7 @@ def _pack(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None
 
 
 def _verify(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None) -> None:
-    """Check sets one after the other; what is wrong goes to stdout, a line each, and makes the exit status 1."""
+    """Verify sets one after the other; print one line per problem to stdout, and exit with status 1 if there are any."""
     wrong = False
     for name in names:
         lines = wrong_names(name, root)
@@ -233,7 +231,7 @@ def _verify(names: Sequence[str], root: Path, packed: Path | None, lq: Path | No
             lines.append(str(error))
         for line in lines:
             print(line)
-        print(f"{name}: {len(lines)} wrong" if lines else f"{name}: all is well")
+        print(f"{name}: {len(lines)} problem{'s' if len(lines) > 1 else ''}" if lines else f"{name}: OK")
         wrong |= bool(lines)
     if wrong:
         sys.exit(1)
@@ -241,7 +239,7 @@ def _verify(names: Sequence[str], root: Path, packed: Path | None, lq: Path | No
 
 @contextmanager
 def _counting(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar, where there is a terminal, and what to call with how many files are done, of how many, and the last one's name."""
+    """Show a progress bar on a terminal; yield its callback, called with finished files, total, and the last file's name."""
     with tqdm(desc=title, unit="image", disable=None) as bar:
 
         def on_progress(done: int, total: int, name: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from irformer.commands import command_line
 from irformer.commands.command_line import END, START
-from irformer.commands.common import telling_mistakes
+from irformer.commands.common import reporting_user_errors
 from irformer.config.compose import compose, instantiate
 from irformer.config.tasks import complete_tasks
 from irformer.core.files import write_atomically
@@ -22,7 +22,7 @@ def protocols() -> None:
     """Measure every task without a network, on all its test sets at hand, into the table of a page."""
     arguments = command_line.protocols().parse_args()
     root = Path(os.environ.get("IRFORMER_DATA", "data"))
-    with telling_mistakes("benchmark"):
+    with reporting_user_errors("benchmark"):
         if arguments.tasks:
             measure_all(arguments.tasks, root).show(readable_console())
             return

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from irformer.commands import command_line
-from irformer.commands.common import device, telling_mistakes
+from irformer.commands.common import device, reporting_user_errors
 from irformer.commands.restore_jobs import Job, named, plan
 from irformer.core.trust import Trust
 from irformer.errors import UserError
@@ -29,7 +29,7 @@ INTERRUPTED = 130
 def restore() -> None:
     """Restore images and folders of images: python scripts/restore.py INPUT... OUTPUT --checkpoint PATH."""
     arguments = command_line.restore().parse_args()
-    with telling_mistakes():
+    with reporting_user_errors():
         try:
             sys.exit(_restore(arguments))
         except KeyboardInterrupt:
@@ -64,14 +64,14 @@ def _restore(arguments: argparse.Namespace) -> int:
                 bar.write(f"failed: {named(error, job.source)}", file=sys.stderr)
             bar.update()
     rest = {
-        "there already, --overwrite replaces them": len(found.jobs) - len(jobs),
+        "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
         "failed": failed,
         "left": len(jobs) - done - failed,
-        "files that are no images": found.ignored,
+        "files that are not images": found.ignored,
     }
-    told = "".join(f"; {count} {what}" for what, count in rest.items() if count)
+    details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
     stopped = interrupt.received and done + failed < len(jobs)
-    line = f"{done} images restored x{network.scale}: {printable(str(arguments.output))}{told}{images.remark}"
+    line = f"{done} images restored x{network.scale}: {printable(str(arguments.output))}{details}{images.remark}"
     print(f"interrupted: {line}; rerun the command to restore the rest" if stopped else line)
     if stopped:
         return INTERRUPTED
@@ -79,15 +79,15 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 class _DiskError(UserError):
-    """The output cannot be written, which the next one could not either."""
+    """The output cannot be written, and neither could the next one."""
 
 
 class _ImageRestorer:
-    """Restores image files of any depth and kind with a network of gray or RGB images.
+    """Restores image files of any bit depth and kind with a network for gray or RGB images.
 
     Args:
         restorer: the network.
-        channels: that it takes, 1 or 3.
+        channels: its number of input channels, 1 or 3.
     """
 
     def __init__(self, restorer: NetworkRestorer, channels: int) -> None:
@@ -97,15 +97,15 @@ class _ImageRestorer:
 
     @property
     def remark(self) -> str:
-        """What the user should know in the end."""
-        return f"; {self.turned_gray} colour images became gray, as the network is of gray images" if self.turned_gray else ""
+        """A remark for the final message."""
+        return f"; {self.turned_gray} color images became gray, because the network is for gray images" if self.turned_gray else ""
 
     def restore(self, job: Job) -> None:
         """Restore one file; the output appears complete or not at all.
 
         Raises:
-            UserError: the image cannot be decoded, restored, or written in the format of the output.
-            _DiskError: the output cannot be written at this place.
+            UserError: the image cannot be decoded, restored, or written in the output format.
+            _DiskError: the output folder cannot be written to.
         """
         image = decode_image(job.source)
         pixels: NDArray = image.pixels
@@ -124,21 +124,21 @@ class _ImageRestorer:
         self._write(job.target, restored, alpha)
 
     def _apply(self, pixels: NDArray) -> NDArray:
-        """[h, w, 1 or 3] to as many channels; gray enters a network of RGB images as three equal channels, and their mean is taken."""
+        """Restore [h, w, 1 or 3]; an RGB network receives gray as three equal channels, and its output channels are averaged."""
         if pixels.shape[2] == self.channels:
             return self.restorer(pixels)
         restored = self.restorer(np.repeat(pixels, 3, axis=2))
         return restored.astype(np.float64).mean(2, keepdims=True).round().astype(restored.dtype)
 
     def _alpha(self, alpha: NDArray, size: tuple[int, ...]) -> NDArray:
-        """[h, w] to [H, W]; alpha of one value, such as opaque everywhere, stays so exactly."""
+        """Restore alpha, [h, w] to [H, W]; a constant value, such as fully opaque, is preserved exactly."""
         return np.full(size, alpha[0, 0]) if (alpha == alpha[0, 0]).all() else self._apply(alpha[..., None])[..., 0]
 
     @staticmethod
     def _write(target: Path, image: NDArray, alpha: NDArray | None) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            # The format follows from the suffix, so the temporary file has the same name, in a hidden folder beside it.
+            # The suffix determines the format, so the temporary file keeps its name, in a hidden folder next to the target.
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".restore-") as folder:
                 temporary = Path(folder) / target.name
                 try:
@@ -149,21 +149,21 @@ class _ImageRestorer:
                     raise UserError(str(error).replace(str(temporary), str(target))) from None
                 temporary.replace(target)
         except OSError as error:
-            raise _DiskError(f"{target}: cannot be written ({error.strerror}): make room or name another OUTPUT") from None
+            raise _DiskError(f"{target}: cannot be written ({error.strerror}): free some space or choose another OUTPUT") from None
 
 
 def _require_writable(folder: Path) -> None:
-    """Raise a UserError where nothing can be written to a folder, before the work starts; the folder is made."""
+    """Create a folder and check that it can be written to, before the work starts."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-"):
             pass
     except OSError as error:
-        raise UserError(f"{printable(str(folder))}: cannot be written to ({error.strerror}); name another OUTPUT") from None
+        raise UserError(f"{printable(str(folder))}: cannot be written to ({error.strerror}); choose another OUTPUT") from None
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C into a mark, so that the image at hand is finished; the second one interrupts at once."""
+    """Records the first Ctrl-C, so that the current image is finished; the second one interrupts at once."""
 
     def __init__(self) -> None:
         self.received = False

@@ -1,4 +1,4 @@
-"""Which image is restored into which file, decided before anything is read or written."""
+"""Mapping of input images to output files, determined before anything is read or written."""
 
 import os
 from collections import Counter
@@ -12,7 +12,7 @@ from irformer.imaging.images import SUFFIXES, printable
 
 @dataclass(frozen=True)
 class Job:
-    """An image file, and the file that it is restored into."""
+    """An input image and its output file."""
 
     source: Path
     target: Path
@@ -20,11 +20,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is restored into what.
+    """The images to restore.
 
     Args:
         jobs: in the order of the inputs, sorted within folders.
-        ignored: files of the input folders that are no images by their suffix.
+        ignored: number of files in the input folders without an image suffix.
     """
 
     jobs: list[Job]
@@ -32,14 +32,15 @@ class Plan:
 
 
 def plan(inputs: Sequence[Path], output: Path) -> Plan:
-    """Name the output of every input image.
+    """Determine the output file of every input image.
 
     Args:
         inputs: image files, and folders of them; subfolders are included, hidden files and folders are not.
-        output: a file for a single image, if it has the suffix of an image format and is no folder; a folder otherwise.
+        output: a file for a single image, if it has an image suffix and is not a folder; a folder otherwise.
 
     Raises:
-        UserError: an input is missing, is no image or holds none; an output would replace an input; or two inputs would share an output.
+        UserError: an input does not exist, is not an image or contains none; an output would overwrite an input; or two inputs would have
+            the same output.
     """
     for path in inputs:
         if not os.path.lexists(path):
@@ -61,15 +62,17 @@ def _into_folder(inputs: Sequence[Path], output: Path) -> Plan:
     if os.path.lexists(output) and not output.is_dir():
         raise UserError(f"{output}: is a file, expected a folder, since {what}")
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
-        raise UserError(f"{output}: is named like an image, expected a folder, since {what}")
-    places: dict[Path, Path] = {}  # by source, where it goes below output, with its suffix
+        raise UserError(f"{output}: has an image suffix, expected a folder, since {what}")
+    places: dict[Path, Path] = {}  # by source: path of the output relative to `output`, with the suffix of the source
     ignored = 0
     for path in inputs:
         if not path.is_dir():
             places.setdefault(path, Path(path.name))
             continue
         if _is_within(output, path):
-            raise UserError(f"{output}: lies in the input folder {path}, and would be read as input next time; name a folder outside it")
+            raise UserError(
+                f"{output}: is inside the input folder {path}, and would be read as input next time; choose a folder outside it"
+            )
         top = Path(os.path.basename(os.path.abspath(path))) if len(inputs) > 1 else Path()  # noqa: PTH119, PTH100 - also of `..`
         images = 0
         for file in _files(path):
@@ -89,7 +92,7 @@ def _into_folder(inputs: Sequence[Path], output: Path) -> Plan:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted; links to folders are followed, but none into a folder that holds it."""
+    """Yield the files below a folder, sorted; links to folders are followed, unless they point to one of their parents."""
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         real = Path(os.path.realpath(place))
         holding = {real, *real.parents}
@@ -106,7 +109,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _require_apart(jobs: Sequence[Job], inputs: Sequence[Path], output: Path) -> None:
-    """No output is an input, under whatever name, and no two outputs are one file."""
+    """Check that no output is an input, under any name, and that no two outputs are the same file."""
     sources = {}
     for job in jobs:
         if (key := _file_key(job.source)) is not None:
@@ -114,16 +117,16 @@ def _require_apart(jobs: Sequence[Job], inputs: Sequence[Path], output: Path) ->
     targets: dict[Path, Path] = {}
     for job in jobs:
         if job.target in targets:
-            raise UserError(f"{targets[job.target]} and {job.source} would both become {job.target}: restore them into different folders")
+            raise UserError(f"{targets[job.target]} and {job.source} would both become {job.target}: restore them to different folders")
         targets[job.target] = job.source
         key = _file_key(job.target)
         if key in sources:
             name = "itself an input" if job.target == sources[key] else f"the same file as the input {sources[key]}"
-            raise UserError(f"{job.target}: is {name}, which would be lost; name another OUTPUT")
+            raise UserError(f"{job.target}: is {name}, which would be overwritten; choose another OUTPUT")
 
 
 def _file_key(path: Path) -> tuple[int, int] | None:
-    """What all names of a file share, links followed; None where there is none."""
+    """Identify a file independently of its name, following links; return None if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -132,12 +135,12 @@ def _file_key(path: Path) -> tuple[int, int] | None:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies in it, links followed; the path need not exist."""
+    """Return whether a path is a folder or inside it, following links; the path need not exist."""
     real = Path(os.path.realpath(path))
     return any(parent.exists() and parent.samefile(folder) for parent in (real, *real.parents))
 
 
 def named(error: Exception, path: Path) -> str:
-    """An error in one printable line that names the file."""
+    """Format an error as one printable line that names the file."""
     line = " ".join(str(error).split()) or type(error).__name__
     return printable(line if str(path) in line else f"{path}: {line}")

@@ -1,23 +1,23 @@
-"""The folder of a benchmark's results.json: results of further test sets are added, and those of anything else are refused."""
+"""The folder of a benchmark's results.json: results on more test sets are merged, results of another evaluation are refused."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from irformer.core.files import lock_of
+from irformer.core.files import file_lock
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results, strict, write_results
 
-_REMEDY = "out=FOLDER names another folder"
+_REMEDY = "choose another folder with out=FOLDER"
 
 
 class ResultsFolder:
-    """A folder whose results.json grows by test sets, all of one checkpoint, task and protocol.
+    """A folder whose results.json accumulates test sets for one checkpoint, task and protocol.
 
     Args:
-        folder: is made when it is reserved.
-        identity: the record of what will be measured, without test sets.
+        folder: created when it is reserved.
+        identity: the record of the evaluation, without test sets.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -27,16 +27,16 @@ class ResultsFolder:
 
     @contextlib.contextmanager
     def reserved(self, images: Mapping[str, set[str]]) -> Iterator[None]:
-        """Check, before anything is measured, that results can be added and the folder can be written to.
+        """Check before the evaluation that results can be added and the folder can be written to.
 
-        A folder that stays without results is removed again.
+        If no results are written, the folder is removed again.
 
         Args:
-            images: of each test set that will be measured, the names of its images.
+            images: the names of the images of each test set to be evaluated.
 
         Raises:
-            UserError: results.json is of another checkpoint, task, protocol or set of metrics, or cannot be read; or the folder cannot be
-                written to.
+            UserError: results.json belongs to another checkpoint, task, protocol or set of metrics, or cannot be read; or the folder
+                cannot be written to.
         """
         missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         with self._writing():
@@ -44,7 +44,7 @@ class ResultsFolder:
             lock = self.folder / ".lock"
             lock.touch()
         try:
-            self._require_same_sets(self._there(), images)
+            self._require_same_sets(self._existing(), images)
             yield
         finally:
             if not self.file.exists():
@@ -54,14 +54,14 @@ class ResultsFolder:
                         folder.rmdir()
 
     def add(self, record: Mapping[str, Any]) -> Path:
-        """Write a record, together with the test sets that are there already; a set that was measured again replaces itself.
+        """Merge a record into results.json; a test set that was evaluated again replaces its earlier results.
 
         Returns:
             The file.
         """
-        with self._writing(), lock_of(self.folder / ".lock"):  # another process may add its sets at the same time
-            there = self._there()
-            write_results(self.file, {**there, **record, "test_sets": {**there.get("test_sets", {}), **record["test_sets"]}})
+        with self._writing(), file_lock(self.folder / ".lock"):  # another process may add its sets at the same time
+            existing = self._existing()
+            write_results(self.file, {**existing, **record, "test_sets": {**existing.get("test_sets", {}), **record["test_sets"]}})
         return self.file
 
     @contextlib.contextmanager
@@ -71,29 +71,29 @@ class ResultsFolder:
         except OSError as error:
             raise UserError(f"{error.filename or self.folder}: cannot be written ({error.strerror}); {_REMEDY}") from None
 
-    def _there(self) -> dict[str, Any]:
-        """What results.json holds already; empty where there is none."""
+    def _existing(self) -> dict[str, Any]:
+        """Return the content of an existing results.json; empty if there is none."""
         if not self.file.exists():
             return {}
         try:
-            there = read_results(self.file)
+            existing = read_results(self.file)
         except UserError as error:
-            raise UserError(f"{error}; it stays as it is, and {_REMEDY}") from None
-        if "sha256" not in there:
+            raise UserError(f"{error}; the file is not changed; {_REMEDY}") from None
+        if "sha256" not in existing:
             raise UserError(f"{self.file}: was not written by a benchmark of this version, so results cannot be added to it; {_REMEDY}")
         for key, what in _IDENTITY.items():
             if key == "checkpoint" and self.identity["sha256"] is not None:
                 continue  # the same weights under another name
-            if there.get(key) != self.identity.get(key):
-                found, expected = _differing(there.get(key), self.identity.get(key))
-                raise UserError(f"{self.file}: holds results of another {what}: found {found}, expected {expected}; {_REMEDY}")
-        return there
+            if existing.get(key) != self.identity.get(key):
+                found, expected = _differing(existing.get(key), self.identity.get(key))
+                raise UserError(f"{self.file}: contains results of another {what}: found {found}, expected {expected}; {_REMEDY}")
+        return existing
 
-    def _require_same_sets(self, there: Mapping[str, Any], images: Mapping[str, set[str]]) -> None:
+    def _require_same_sets(self, existing: Mapping[str, Any], images: Mapping[str, set[str]]) -> None:
         for name, names in images.items():
-            measured = there.get("test_sets", {}).get(name, {}).get("per_image")
+            measured = existing.get("test_sets", {}).get(name, {}).get("per_image")
             if measured and not names & measured.keys():
-                raise UserError(f"{self.file}: holds results of another test set {name}, with no image in common; {_REMEDY}")
+                raise UserError(f"{self.file}: contains results of another test set {name}, with no image in common; {_REMEDY}")
 
 
 _IDENTITY = {
@@ -108,7 +108,7 @@ _IDENTITY = {
 
 
 def _differing(found: Any, expected: Any) -> tuple[Any, Any]:
-    """Two values, reduced to their differing parts; checksums are shortened."""
+    """Reduce two values to the parts that differ, and shorten checksums."""
     if isinstance(found, dict) and isinstance(expected, dict):
         keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
         return tuple(", ".join(f"{key} {part.get(key, 'not set')}" for key in keys) for part in (found, expected))  # type: ignore[return-value]

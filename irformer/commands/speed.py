@@ -1,4 +1,4 @@
-"""How fast things are on this machine: python scripts/speed.py data|memory."""
+"""Measure speed and memory on this machine: python scripts/speed.py data|memory."""
 
 import tempfile
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 from rich.table import Table
 
 from irformer.commands import command_line
-from irformer.commands.common import telling_mistakes
+from irformer.commands.common import reporting_user_errors
 from irformer.config.compose import compose, instantiate, options
 from irformer.reporting.page import readable_console
 from irformer.speed.pipeline import HQ_PATCH, Rate, SyntheticSet, data_rates, memory_over_batches
 from irformer.tasks.task import Task
 
-# From the packed store on one core: pairs a second with LR in the store, how much more that is than from files, and JPEG samples a second.
-_WANTED_PAIRS, _WANTED_OVER_SUB_IMAGES, _WANTED_OVER_FILES, _WANTED_JPEG = 3000, 20, 200, 1000
+# Targets for the packed store on one core: pairs per second with stored LR, speedup over files, and JPEG samples per second.
+_TARGET_PAIRS, _TARGET_OVER_SUB_IMAGES, _TARGET_OVER_FILES, _TARGET_JPEG = 3000, 20, 200, 1000
 
 
 def speed() -> None:
     """Measure on this machine: python scripts/speed.py data|memory."""
     arguments = command_line.speed().parse_args()
-    with telling_mistakes(), tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
+    with reporting_user_errors(), tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
         print("making images of the size of DIV2K's")
         images = SyntheticSet(Path(folder))
         if arguments.what == "data":
@@ -32,24 +32,24 @@ def _data(images: SyntheticSet, seconds: float) -> None:
     rates: list[Rate] = []
     jpeg = [_task(name) for name in options("task") if name.startswith("jpeg") and name.endswith("40")]
     data_rates(images, _task("sr_x2"), jpeg, seconds, rates.append)
-    table = Table(title=f"Training samples (HQ {HQ_PATCH}x{HQ_PATCH}) in a second of one core's time", title_justify="left")
-    for column in ("from", "task", "LQ", "a second", "ms each", "the store gives"):
-        table.add_column(column, justify="right" if column in ("a second", "ms each", "the store gives") else "left")
+    table = Table(title=f"Training samples (HQ {HQ_PATCH}x{HQ_PATCH}) per second of one core's CPU time", title_justify="left")
+    for column in ("source", "task", "LQ", "per second", "ms each", "speedup of the store"):
+        table.add_column(column, justify="right" if column in ("per second", "ms each", "speedup of the store") else "left")
     store, sub_images, files, *_ = rates
     for rate in rates:
         same_work = rate.task == store.task and rate.lq != "made on the fly" and rate is not store
-        ratio = f"{store.per_second / rate.per_second:,.0f} times as many" if same_work else ""
+        ratio = f"{store.per_second / rate.per_second:,.0f}x" if same_work else ""
         table.add_row(rate.source, rate.task, rate.lq, f"{rate.per_second:,.0f}", f"{1000 / rate.per_second:.3f}", ratio)
     console = readable_console()
     console.print(table)
     checks = [
-        ("pairs a second from the store", store.per_second, _WANTED_PAIRS),
-        ("times sub-image files", store.per_second / sub_images.per_second, _WANTED_OVER_SUB_IMAGES),
-        ("times whole files", store.per_second / files.per_second, _WANTED_OVER_FILES),
-        *((f"{rate.task} samples a second", rate.per_second, _WANTED_JPEG) for rate in rates if rate.task.startswith("jpeg")),
+        ("pairs per second from the store", store.per_second, _TARGET_PAIRS),
+        ("speedup over sub-image files", store.per_second / sub_images.per_second, _TARGET_OVER_SUB_IMAGES),
+        ("speedup over whole files", store.per_second / files.per_second, _TARGET_OVER_FILES),
+        *((f"{rate.task} samples per second", rate.per_second, _TARGET_JPEG) for rate in rates if rate.task.startswith("jpeg")),
     ]
-    for name, found, wanted in checks:
-        console.print(f"{name}: {found:,.0f}, wanted {wanted:,}: {'reached' if found >= wanted else 'NOT REACHED'}", highlight=False)
+    for name, found, target in checks:
+        console.print(f"{name}: {found:,.0f}, target {target:,}: {'reached' if found >= target else 'NOT REACHED'}", highlight=False)
 
 
 def _memory(images: SyntheticSet, batches: int, workers: int, files: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run's config.yaml, which may come from somebody else: checked as plain data before anything in it is resolved or built."""
+"""Reading a run's config.yaml, which may come from an untrusted source: validated as plain data before it is resolved or built."""
 
 import re
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from irformer.core.trust import Trust, shortened
 from irformer.errors import UserError
 from irformer.weights.pickles import require_file
 
-CONFIG = Path("config.yaml")  # in the folder of a run
+CONFIG = Path("config.yaml")  # relative to a run's folder
 
-_EXPECTED = "the configuration that a run has saved"
+_EXPECTED = "the saved configuration of a run"
 _BYTES = 2**20
 _DEPTH = 32
 _VALUES = 20_000
 _TEXT = 4096
-_REFERENCES = 16  # in one value
-_EXPANDED = 200_000  # characters and values that references may expand to, all together
+_REFERENCES = 16  # per value
+_EXPANDED = 200_000  # total number of characters and values that references may expand to
 _RESOLVERS = ("oc.env", "oc.select")
-# What a resumed run cannot do without; a key below may be missing in the file of an older version.
+# Parts that a resumed run requires; keys inside them may be missing from files of older versions.
 _PARTS = ("task", "data", "norm", "model", "loss", "optim", "trainer", "callbacks", "logger", "paths")
 _SPECIAL: dict[str, type] = {
     "_target_": str,
@@ -35,8 +35,8 @@ _SPECIAL: dict[str, type] = {
     "_args_": list,
 }
 
-_Key = tuple[str, ...]  # where a value stands
-_Reference = tuple[str | None, ...]  # what it refers to; None where a part of the key is itself a reference
+_Key = tuple[str, ...]  # path of a value
+_Reference = tuple[str | None, ...]  # path that a value refers to; None for a component that is itself a reference
 
 
 def read_saved_config(file: Path, trust: Trust | None = None, whole: bool = False) -> DictConfig:
@@ -44,12 +44,12 @@ def read_saved_config(file: Path, trust: Trust | None = None, whole: bool = Fals
 
     Args:
         file: the file.
-        trust: which classes it may name, where a run is built from it; None where it is only compared.
-        whole: it has every part that a run is built from.
+        trust: which classes the file may name, if a run is built from it; None if it is only compared.
+        whole: whether it must have all parts required to build a run.
 
     Raises:
-        UserError: it cannot be read, is no plain YAML or too large, resolves anything but other keys and environment variables, or names
-            a class that is not trusted.
+        UserError: the file cannot be read, is not plain YAML or too large, refers to anything but other keys and environment variables, or
+            names a class that is not trusted.
     """
     require_file(file, _EXPECTED)
     try:
@@ -65,14 +65,14 @@ def read_saved_config(file: Path, trust: Trust | None = None, whole: bool = Fals
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{file}: cannot be read ({shortened(line, 200)}); expected {_EXPECTED}") from None
-    lacking = [part for part in _PARTS if whole and not isinstance(content.get(part), dict)]
-    if lacking:
-        raise UserError(f"{file}: says nothing of {', '.join(lacking)}; expected {_EXPECTED}")
+    missing = [part for part in _PARTS if whole and not isinstance(content.get(part), dict)]
+    if missing:
+        raise UserError(f"{file}: lacks {', '.join(missing)}; expected {_EXPECTED}")
     return config
 
 
 def _plain_yaml(file: Path) -> DictConfig:
-    """Parse YAML after a look at its events, which are bounded while they are read: nothing is composed before."""
+    """Parse YAML after checking its event stream against limits, before any object is composed."""
     with file.open("rb") as opened:
         text = opened.read(_BYTES + 1).decode("utf-8")
     if len(text) > _BYTES:
@@ -80,7 +80,7 @@ def _plain_yaml(file: Path) -> DictConfig:
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if count == 2 and not isinstance(event, yaml.MappingStartEvent):  # after the starts of stream and document
+        if count == 2 and not isinstance(event, yaml.MappingStartEvent):  # events 0 and 1 start the stream and the document
             raise UserError(f"expected {_EXPECTED}, found no mapping")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise UserError(f"line {event.start_mark.line + 1}: an alias or anchor; expected plain YAML without references")
@@ -96,7 +96,7 @@ def _plain_yaml(file: Path) -> DictConfig:
 
 
 def _values(node: Any, key: _Key = ()) -> Iterator[tuple[_Key, Any]]:
-    """Every value at every depth, mappings and lists included."""
+    """Yield every value at every depth, including mappings and lists."""
     yield key, node
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in items:
@@ -106,7 +106,7 @@ def _values(node: Any, key: _Key = ()) -> Iterator[tuple[_Key, Any]]:
 
 
 def _require_known_keys(key: _Key, node: dict[Any, Any], trust: Trust | None) -> None:
-    """Check the keys that say what a node becomes."""
+    """Check Hydra's special keys of a node, and the class that it names."""
     where = shortened(".".join(key)) or "the file"
     for name in node:
         if isinstance(name, str) and re.fullmatch(r"_\w+_", name):
@@ -114,7 +114,7 @@ def _require_known_keys(key: _Key, node: dict[Any, Any], trust: Trust | None) ->
             if kind is None:
                 raise UserError(f"{where}.{shortened(name)}: unknown key; known: {', '.join(_SPECIAL)}")
             if not isinstance(node[name], kind) or (isinstance(node[name], str) and "${" in node[name]):
-                raise UserError(f"{where}.{name}={shortened(node[name])}: expected {kind.__name__}, and no reference")
+                raise UserError(f"{where}.{name}={shortened(node[name])}: expected {kind.__name__}, not a reference")
     if trust is not None and "_target_" in node:
         try:
             trust.find(node["_target_"], "run")
@@ -124,7 +124,7 @@ def _require_known_keys(key: _Key, node: dict[Any, Any], trust: Trust | None) ->
 
 
 def _require_bounded_references(values: dict[_Key, Any]) -> None:
-    """Check what text refers to, and that following all references ends, in a bounded amount of text."""
+    """Check that references are allowed, acyclic, and expand to a bounded amount of text."""
     references = {key: list(_references(key, value)) for key, value in values.items() if isinstance(value, str) and "${" in value}
     sizes: dict[_Key, int] = {}
     open_keys: set[_Key] = set()
@@ -142,7 +142,7 @@ def _require_bounded_references(values: dict[_Key, Any]) -> None:
         for reference in references.get(key, ()):
             total += max((size(other) for other in _referred(reference, values)), default=0)
         if total > _EXPANDED:
-            raise UserError(f"{shortened('.'.join(key)) or 'it'} refers to other keys again and again; expected {_EXPECTED}")
+            raise UserError(f"{shortened('.'.join(key)) or 'it'} has references that expand too far; expected {_EXPECTED}")
         open_keys.remove(key)
         sizes[key] = total
         return total
@@ -151,7 +151,7 @@ def _require_bounded_references(values: dict[_Key, Any]) -> None:
 
 
 def _referred(reference: _Reference, values: dict[_Key, Any]) -> list[_Key]:
-    """The keys that a reference may mean; of what lies behind another reference, that one."""
+    """Return the keys that a reference may resolve to; if its path continues behind another reference, the key of that reference."""
     if None in reference:
         return [key for key in values if len(key) == len(reference) and all(r in (None, k) for r, k in zip(reference, key, strict=True))]
     key = tuple(str(part) for part in reference)
@@ -161,7 +161,7 @@ def _referred(reference: _Reference, values: dict[_Key, Any]) -> list[_Key]:
 
 
 def _references(key: _Key, text: str) -> Iterator[_Reference]:
-    """What the references in a text mean, after a look at what they resolve."""
+    """Yield the targets of the references in a text, after checking their resolvers."""
     where = shortened(".".join(key))
     if text.count("${") > _REFERENCES:
         raise UserError(f"{where}: more than {_REFERENCES} references in one value; expected {_EXPECTED}")
@@ -172,14 +172,14 @@ def _references(key: _Key, text: str) -> Iterator[_Reference]:
             name = node.resolverName().getText()
             if name not in _RESOLVERS and not re.fullmatch(r"irformer\.\w+", name):
                 raise UserError(
-                    f"{where}={shortened(text)}: {shortened(name)} is not resolved here; expected a reference to another key, "
+                    f"{where}={shortened(text)}: {shortened(name)} is not allowed; expected a reference to another key, "
                     f"{', '.join(_RESOLVERS)} or irformer.NAME"
                 )
             if name == "oc.select":
                 arguments = node.sequence()
                 selected = arguments.element(0).getText().strip("'\"") if arguments is not None else ""
                 if "${" in selected or selected.startswith("."):
-                    raise UserError(f"{where}={shortened(text)}: expected oc.select of a key that is written out")
+                    raise UserError(f"{where}={shortened(text)}: expected oc.select of a literal key")
                 yield tuple(part for part in re.split(r"[.\[\]]+", selected) if part)
 
 

@@ -1,1 +1,1 @@
-"""What every room may import."""
+"""Utilities that every package may import."""

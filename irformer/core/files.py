@@ -1,4 +1,4 @@
-"""Files that survive an interruption: renamed when they are whole, or cut back to their size at the time of the checkpoint."""
+"""Files that survive an interruption: renamed once complete, or truncated to their size at the last checkpoint."""
 
 import errno
 import logging
@@ -17,18 +17,18 @@ _log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
-    """Let `write` fill a temporary file, then rename it to path: a reader finds the old file or the new one, never a part.
+    """Write a temporary file, then rename it to `path`: readers find the old file or the new one, never a partial one.
 
-    The file is on the disk before it is renamed, so that this holds for a power cut too. It gets the mode that the umask gives to new
-    files, whatever library writes it.
+    The file is flushed to disk before it is renamed, so this also holds after a power failure. Its mode follows the umask, regardless of
+    the library that writes it.
 
     Args:
-        path: of the file.
-        write: fills the file that it is given.
-        keep: a name under which the former file at path is kept.
+        path: path of the file.
+        write: writes to the path that it receives.
+        keep: path to which an existing file at `path` is renamed.
 
     Raises:
-        OSError: the file cannot be written; the error names path, and path still holds what it held.
+        OSError: the file cannot be written. The error names `path`, whose content is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -37,11 +37,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | N
         mode = temporary.stat().st_mode & 0o777
         write(temporary)
         temporary.chmod(mode)
-        _to_disk(temporary)
+        _flush(temporary)
         if keep is not None and path.exists():
             path.replace(keep)
         temporary.replace(path)
-        _to_disk(path.parent)
+        _flush(path.parent)
     except (OSError, SafetensorError) as error:
         number = _error_number(error)
         if number is None or getattr(error, "filename", None) not in (None, str(temporary)):
@@ -59,10 +59,10 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Create a folder if it is missing, and try to write a file in it.
+    """Create a folder if it is missing, and check that a file can be written in it.
 
     Raises:
-        OSError: it cannot be created or written to.
+        OSError: the folder cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".probe.{os.getpid()}"
@@ -70,8 +70,8 @@ def require_writable(folder: Path) -> None:
     probe.unlink()
 
 
-def _to_disk(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk; Windows cannot open folders."""
+def _flush(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk; Windows cannot open folders."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -82,34 +82,36 @@ def _to_disk(path: Path) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed in the middle of `write_atomically`."""
+    """Remove temporary files left by processes that were killed during `write_atomically`."""
     for file in folder.glob(".*.*"):
         if file.suffix[1:].isdigit():
             file.unlink(missing_ok=True)
 
 
-def lock_of(file: Path) -> FileLock:
-    """A lock that ends with the process that holds it, however that ends; `file` stays behind and means nothing by itself."""
+def file_lock(file: Path) -> FileLock:
+    """Return a lock that is released when its process ends, even if killed; `file` remains and has no meaning by itself."""
     return FileLock(file, fallback_to_soft=False)  # a soft lock would outlive a killed process
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder.
+    """Prevent other processes from training in a folder.
 
     Raises:
-        UserError: another process is training in it.
+        UserError: another process is training in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(folder / ".lock")
+    lock = file_lock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(f"{folder}: another process is training in this folder; wait for it or end it, or take another name=NAME") from None
+        raise UserError(
+            f"{folder}: another process is training in this folder; wait for it, stop it, or choose another name=NAME"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        _log.warning("%s: this file system has no locks (%s): do not train twice in this folder", folder, error.strerror)
+        _log.warning("%s: this file system does not support locks (%s): do not start two runs in this folder", folder, error.strerror)
     try:
         yield
     finally:
@@ -117,13 +119,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def file_sizes(folder: Path, patterns: Sequence[str]) -> dict[str, int]:
-    """Bytes in each of the files of a folder that match one of the patterns, by their path within it."""
+    """Return the size in bytes of each file that matches one of the patterns, by its path relative to the folder."""
     files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
-def cut_back(folder: Path, patterns: Sequence[str], sizes: Mapping[str, int]) -> None:
-    """Make files that only grow what they were when `sizes` was taken: cut to their size of then, or removed where they are newer."""
+def truncate_files(folder: Path, patterns: Sequence[str], sizes: Mapping[str, int]) -> None:
+    """Restore append-only files to the state recorded in `sizes`: truncate them, and remove those that are newer."""
     for name, size in file_sizes(folder, patterns).items():
         if name not in sizes:
             (folder / name).unlink()

@@ -1,8 +1,8 @@
-"""Names of classes in files that earlier versions wrote: where each class is now."""
+"""Current names of classes that moved since earlier versions wrote them to files."""
 
 from typing import Any
 
-# Modules that moved, by the name that a saved configuration or a weights file may still use.
+# Modules that moved, by the old name that saved configurations and weights files may still use.
 _MODULES = {
     "irformer.degradations": "irformer.tasks.degradations",
     "irformer.dynamics.probe": "irformer.training.callbacks.probe",
@@ -14,7 +14,7 @@ _MODULES = {
 
 
 def current_name(target: Any) -> Any:
-    """The present name of a class; other values are returned unchanged."""
+    """Return the current name of a class; other values are returned unchanged."""
     if not isinstance(target, str):
         return target
     module, _, name = target.rpartition(".")
@@ -22,7 +22,7 @@ def current_name(target: Any) -> Any:
 
 
 def with_current_names(node: Any) -> Any:
-    """A copy of plain data in which every `_target_`, at any depth, is a present name."""
+    """Copy plain data, replacing every `_target_` at any depth by its current name."""
     if isinstance(node, dict):
         return {key: current_name(value) if key == "_target_" else with_current_names(value) for key, value in node.items()}
     if isinstance(node, list):

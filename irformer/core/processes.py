@@ -1,4 +1,4 @@
-"""The processes of one run: which of them this is, and what they have to agree on before they can talk to each other."""
+"""The processes of a run: the rank of this one, and values to agree on before they can communicate."""
 
 import os
 from datetime import datetime, timedelta
@@ -7,29 +7,29 @@ from irformer.errors import UserError
 
 
 def rank() -> int:
-    """The number of this process among all of a run, 0 for the one that writes and speaks."""
+    """Return the global rank of this process; rank 0 writes files and logs."""
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"] if _tasks() > 1 else os.environ.get("LOCAL_RANK", 0))
 
 
 def started_together() -> bool:
-    """Whether torchrun or srun has started this process as one of several."""
+    """Return whether torchrun or srun started this process as one of several."""
     return ("TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1) or _tasks() > 1
 
 
 def is_child() -> bool:
-    """Whether Lightning has started this process beside the first one, by the same command line."""
+    """Return whether Lightning launched this process from rank 0, by the same command line."""
     return not started_together() and int(os.environ.get("LOCAL_RANK", 0)) > 0
 
 
 def start_time() -> datetime:
-    """When the run was started; on several processes the same for all: the time in a run's name must not depend on who computes it.
+    """Return the time at which the run started, identical on all processes because it is part of the run's name.
 
-    torchrun's processes settle it in the store that torchrun keeps for them; srun's take the start of the job.
+    Processes of torchrun agree through torchrun's store; those of srun use the start time of the job.
 
     Raises:
-        UserError: there are several processes and no way to agree.
+        UserError: there are several processes and they cannot agree.
     """
     if not started_together():
         return datetime.now()
@@ -41,7 +41,7 @@ def start_time() -> datetime:
         return datetime.fromtimestamp(float(agreed))
     if "SLURM_JOB_START_TIME" in os.environ:
         return datetime.fromtimestamp(int(os.environ["SLURM_JOB_START_TIME"]))
-    raise UserError("several processes have been started that cannot agree on a name for the run: give name=NAME")
+    raise UserError("several processes were started and cannot agree on a name for the run: set name=NAME")
 
 
 def _tasks() -> int:

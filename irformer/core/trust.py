@@ -1,7 +1,7 @@
-"""Decides which classes a file may name: the one place that turns a name read from a file into a class.
+"""Which classes a file may name: the only place that turns a name read from a file into a class.
 
-Weights files and run folders are data. A record or a saved configuration names classes by `_target_`, and only classes listed here, or of
-packages that the user trusts, are ever imported or called for it.
+Weights files and run folders are data. A record or a saved configuration names classes by `_target_`. Only classes listed here, or in
+packages that the user trusts, are imported or called.
 """
 
 import argparse
@@ -19,7 +19,7 @@ Purpose = Literal["network", "task", "run"]
 
 _NETWORKS = ("irformer.models", "irformer.norms")
 _TASKS = ("irformer.tasks",)
-# Packages whose classes a file may name. Classes that these modules import from elsewhere do not count.
+# Packages whose classes a file may name, without classes that their modules import from elsewhere.
 _PACKAGES: dict[Purpose, tuple[str, ...]] = {
     "network": _NETWORKS,
     "task": _TASKS,
@@ -33,7 +33,7 @@ _PACKAGES: dict[Purpose, tuple[str, ...]] = {
         "torch.optim",
     ),
 }
-# Single classes of large packages. None of them imports code, or writes outside of the run's folder, by what its arguments say.
+# Single classes of large packages. No argument makes them import code or write outside the run's folder.
 _CLASSES: dict[Purpose, frozenset[str]] = {
     "network": frozenset(),
     "task": frozenset(),
@@ -48,30 +48,30 @@ _CLASSES: dict[Purpose, frozenset[str]] = {
         | {f"lightning.pytorch.strategies.{name}" for name in ("DDPStrategy", "FSDPStrategy", "SingleDeviceStrategy")}
     ),
 }
-# Arguments that a file may give, for classes that could start a program by others.
+# Arguments that a file may set, for classes with other arguments that could start a program.
 _ARGUMENTS: dict[str, frozenset[str]] = {
     "lightning.pytorch.loggers.WandbLogger": frozenset(
         {"entity", "group", "job_type", "log_model", "mode", "notes", "offline", "prefix", "project", "tags"}
     ),
 }
 _MAY_NAME: dict[Purpose, str] = {
-    "network": "a file may only name networks and norms of irformer",
-    "task": "a file may only name tasks and degradations of irformer",
-    "run": "a saved configuration may only name classes that the configurations of irformer offer",
+    "network": "a file may only name irformer's networks and norms",
+    "task": "a file may only name irformer's tasks and degradations",
+    "run": "a saved configuration may only name classes that irformer's configurations use",
 }
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Trust:
-    """Which classes a file may name: those built into irformer, and those of packages that the user trusts.
+    """The classes that a file may name: irformer's own, and those of packages that the user trusts.
 
     Args:
-        packages: names of packages whose classes any file may name, submodules included. Those in the variable IRFORMER_TRUST
+        packages: packages whose classes any file may name, submodules included. Packages in the environment variable IRFORMER_TRUST
             (separated by commas) are added.
-        names: full names of single classes that the user has named, on the command line for example.
+        names: full names of single classes that the user specified, for example on the command line.
 
     Raises:
-        UserError: an entry is not the name of a package.
+        UserError: an entry is not a valid package name.
     """
 
     def __init__(self, packages: Sequence[str] = (), names: Sequence[str] = ()) -> None:
@@ -81,33 +81,33 @@ class Trust:
         entries += [(VARIABLE, name.strip()) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
         for source, name in entries:
             if not _NAME.fullmatch(name):
-                raise UserError(f"{source}={shortened(name)}: expected the name of a package, for example mypkg")
+                raise UserError(f"{source}={shortened(name)}: expected a package name, for example mypkg")
         self.packages = tuple(dict.fromkeys(name for _, name in entries))
         self.names = frozenset(names)
 
     def with_names(self, names: Sequence[str]) -> "Trust":
-        """The same, with further single classes that the user has named."""
+        """Return a copy that also allows the given classes."""
         return Trust(self.packages, [*self.names, *names])
 
     def is_builtin(self, target: str, purpose: Purpose) -> bool:
-        """Whether a name lies in the set that is built into irformer."""
+        """Return whether irformer allows the class by default."""
         return target in _CLASSES[purpose] or any(_within(target, package) for package in _PACKAGES[purpose])
 
     def find(self, target: Any, purpose: Purpose) -> Callable[..., Any]:
-        """Import what a file names. Nothing is imported before the name is known to be allowed.
+        """Import a class named in a file, once its name is known to be allowed.
 
         Args:
             target: the value of `_target_` in the file.
             purpose: what the file describes: a network, a task, or a whole run.
 
         Returns:
-            The class; in packages that the user trusts also a function.
+            The class; for packages that the user trusts, possibly a function.
 
         Raises:
-            UserError: the name is not allowed, or there is no such class.
+            UserError: the name is not allowed, or the class does not exist.
         """
         if not isinstance(target, str) or not _NAME.fullmatch(target):
-            raise UserError(f"_target_={shortened(target)}: expected the full name of a class, as irformer.models.SwinIR")
+            raise UserError(f"_target_={shortened(target)}: expected the full name of a class, such as irformer.models.SwinIR")
         module, _, name = target.rpartition(".")
         if target in self.names or target in _CLASSES[purpose]:
             return _imported(module, name, target)
@@ -129,19 +129,19 @@ class Trust:
         return found
 
     def require(self, node: Any, purpose: Purpose) -> None:
-        """Check every `_target_` in plain data of any depth.
+        """Check every `_target_` in plain data, at any depth.
 
         Raises:
-            UserError: a class is not allowed; it is named.
+            UserError: a class is not allowed; the message names it.
         """
         for target in targets(node):
             self.find(target, purpose)
 
     def require_arguments(self, target: str, arguments: Sequence[str]) -> None:
-        """Check what a file gives to a class, besides the class itself.
+        """Check the arguments that a file passes to a class.
 
         Raises:
-            UserError: an argument is not allowed in files; it is named.
+            UserError: an argument is not allowed in files; the message names it.
         """
         allowed = _ARGUMENTS.get(target)
         if allowed is None or target in self.names or any(_within(target, package) for package in self.packages):
@@ -149,33 +149,33 @@ class Trust:
         unknown = next((name for name in arguments if name not in allowed), None)
         if unknown is not None:
             package = target.partition(".")[0]
-            raise UserError(f"gives {target} {shortened(unknown)}; known: {', '.join(sorted(allowed))}; {how_to_trust(package)}")
+            raise UserError(f"passes {shortened(unknown)} to {target}; known: {', '.join(sorted(allowed))}; {how_to_trust(package)}")
 
     @staticmethod
     def _refusal(target: str, purpose: Purpose, package: str | None) -> str:
-        remedy = "" if package is None else f" or of packages that you trust: {how_to_trust(package)}"
-        return f"wants to build {shortened(target)}; {_MAY_NAME[purpose]}{remedy}"
+        remedy = "" if package is None else f", or classes of packages that you trust: {how_to_trust(package)}"
+        return f"names the class {shortened(target)}; {_MAY_NAME[purpose]}{remedy}"
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--trust PACKAGE` to a command that reads weights; `Trust(arguments.trust)` is what it says."""
+    """Add `--trust PACKAGE` to a command that reads weights; evaluate it with `Trust(arguments.trust)`."""
     parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a package besides irformer whose classes the file may name, only if you know where the file comes from; may be repeated",
+        help="another package whose classes the file may name; use only for files from a known source; may be repeated",
     )
 
 
 def how_to_trust(package: str) -> str:
-    """How a user trusts a package, for a message."""
+    """Return the part of a message that explains how to trust a package."""
     name = shortened(package)
-    return f"trust=[{name}], --trust {name} or {VARIABLE}={name}, only if you know where the file comes from"
+    return f"trust=[{name}], --trust {name} or {VARIABLE}={name}, only for a file from a known source"
 
 
 def targets(node: Any) -> Iterator[Any]:
-    """Every value of `_target_` in plain data, at any depth."""
+    """Yield every value of `_target_` in plain data, at any depth."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"]
@@ -187,15 +187,15 @@ def targets(node: Any) -> Iterator[Any]:
 
 
 def shortened(value: Any, length: int = 80) -> str:
-    """Text from a file for a message: in one line, printable and short. Other values are named by their type."""
+    """Make text from a file fit for a message: one line, printable, short. Containers are shown by their type."""
     if not isinstance(value, str | int | float | bool | None):
         return f"a {type(value).__name__}"
-    text = "".join(sign if sign.isprintable() else "?" for sign in (value[: length + 1] if isinstance(value, str) else repr_of(value)))
+    text = "".join(char if char.isprintable() else "?" for char in (value[: length + 1] if isinstance(value, str) else repr_of(value)))
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def repr_of(value: int | float | bool | None) -> str:
-    """A number as text; Python refuses to write out whole numbers of several thousand digits."""
+    """Convert a number to text; Python refuses to print integers of several thousand digits."""
     return f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) >= 2**64 else str(value)
 
 
@@ -207,7 +207,7 @@ def _imported(module: str, name: str, target: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        raise UserError(f"{shortened(target)}: there is no such class; is its package installed?") from None
+        raise UserError(f"{shortened(target)}: no such class; is its package installed?") from None
     if not callable(found):
         raise UserError(f"{shortened(target)}: expected a class, found a {type(found).__name__}")
     return found

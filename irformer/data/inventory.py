@@ -1,4 +1,4 @@
-"""What of the known sets is on disk: in which folder, how many images, and whether they are those that belong to the set."""
+"""The known sets on disk: their folders, number of images, and whether these are the expected ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from irformer.imaging.images import SUFFIXES
 FACTORS = (2, 3, 4, 8)
 _HQ_FOLDERS = ("HR", "GTmod12", "original", "target", "gt")
 _LQ_FOLDERS = ("LR_bicubic/X{scale}", "LRbicx{scale}", "input", "rain")
-# Degraded images that do not lie in the set's own folder.
+# Degraded images outside the set's own folder.
 _LQ_BESIDE = {"DIV2K_val": ("DIV2K/DIV2K_valid_LR_bicubic/X{scale}", "DIV2K_valid_LR_bicubic/X{scale}")}
-_NAMED = 5  # of many missing files, so many are named
+_NAMED = 5  # number of missing files that a message names
 
 
 def clean_folder(name: str, root: Path) -> Path | None:
-    """The folder of the clean images of a known set, whether or not it holds any; None where there is none."""
+    """Return the folder of the clean images of a known set, which may be empty, or None if it does not exist."""
     if name in TRAINING_SETS:
         return find_folder(root, TRAINING_SETS[name].hq)
     folder = find_folder(root, TEST_SETS.get(name, (name,)))
@@ -25,7 +25,7 @@ def clean_folder(name: str, root: Path) -> Path | None:
 
 
 def degraded_folder(name: str, root: Path, scale: int) -> Path | None:
-    """The folder of the degraded images of a known set for a factor; factor 1 asks for those of a set that consists of pairs."""
+    """Return the folder of the degraded images of a known set for a factor; factor 1 means those of a paired set."""
     if name in TRAINING_SETS:
         return find_lq(name, root, scale)
     if name in _LQ_BESIDE:
@@ -39,14 +39,14 @@ def _find_scaled(place: Path, candidates: Sequence[str], scale: int) -> Path | N
 
 
 def count_images(folder: Path | None) -> int:
-    """How many image files a folder holds; none where there is no folder."""
+    """Count the image files in a folder; 0 if it does not exist."""
     if folder is None:
         return 0
     return sum(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())
 
 
 def wrong_names(name: str, root: Path) -> list[str]:
-    """What is missing from a known set or does not belong to it, by the number of its images and their names: a line for each."""
+    """Compare number and names of a set's images with those expected; return one line per problem."""
     folder, origin = clean_folder(name, root), ORIGINS.get(name)
     if folder is None or origin is None:
         return []
@@ -59,7 +59,7 @@ def wrong_names(name: str, root: Path) -> list[str]:
         lines += [f"{folder}: missing {_first_of(sorted(expected - found))}"] if expected - found else []
         lines += [f"{folder}: unexpected {_first_of(sorted(found - expected))}"] if found - expected else []
     if origin.pairs and not count_images(degraded_folder(name, root, 1)):
-        lines.append(f"{folder}: the degraded images are missing, expected beside it in a folder input")
+        lines.append(f"{folder}: the degraded images are missing, expected in a folder input next to it")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Images that stand in the training set and in a test set: a number measured on them is worth nothing."""
+"""Detection of test images in the training set, which would make the results on them meaningless."""
 
 import json
 from collections import defaultdict
@@ -20,12 +20,12 @@ Size = tuple[int, int]
 
 
 class Fingerprints:
-    """Fingerprints of images and of their parts, kept in a small file so that the next start need not decode them again.
+    """Fingerprints of images and of cropped images, cached in a small file so that the next start need not decode them again.
 
     Args:
-        file: where they are kept, by path, size and time of the last change, and by the part of the image.
-        multiples: the parts: cut from the top left to multiples of each of these.
-        max_megapixels: the largest image that is decoded, in millions of pixels.
+        file: the cache; its keys are an image's path, size, modification time and crop.
+        multiples: images are cropped from the top left to multiples of each of these numbers.
+        max_megapixels: largest accepted image, in millions of pixels.
     """
 
     def __init__(self, file: Path, multiples: Sequence[int], max_megapixels: float = MAX_MEGAPIXELS) -> None:
@@ -38,11 +38,11 @@ class Fingerprints:
             try:
                 self._known = dict(json.loads(file.read_text(encoding="utf-8")))
             except ValueError:
-                self._known = {}  # an unreadable file of what can be computed again
+                self._known = {}  # the cache is unreadable, but can be recomputed
         self._changed = False
 
     def of_file(self, path: Path, part: Size) -> str:
-        """The fingerprint of a part of an image file, given by its height and width in pixels.
+        """Return the fingerprint of an image file cropped to the given height and width in pixels.
 
         Raises:
             UserError: the file cannot be read.
@@ -56,7 +56,7 @@ class Fingerprints:
         return self._of(self._keys[path], part, lambda: read_image(path, self.max_megapixels))
 
     def of_training_image(self, images: TrainingImages, i: int, part: Size) -> str:
-        """The same of clean image i of a training set, which may know it without decoding."""
+        """Return the fingerprint of a crop of clean image i of a training set, which may have it without decoding."""
         whole = images.fingerprint(i)
         if whole is None:
             return self.of_file(Path(images.name(i)), part)
@@ -65,15 +65,15 @@ class Fingerprints:
     def _of(self, image: str, part: Size, read: Callable[[], NDArray[np.uint8]]) -> str:
         if _key(image, part) not in self._known:
             pixels = read()
-            for height, width in parts(pixels.shape[:2], self.multiples):  # all parts, so that no file is decoded twice
+            for height, width in parts(pixels.shape[:2], self.multiples):  # all crops, so no file is decoded twice
                 self._known[_key(image, (height, width))] = fingerprint(np.ascontiguousarray(pixels[:height, :width]))
             self._changed = True
         return self._known[_key(image, part)]
 
     def save(self) -> None:
-        """Write what has been added."""
+        """Write the cache if it has changed."""
         if self._changed:
-            write_atomically(self.file, lambda aside: aside.write_text(json.dumps(self._known, indent=0), encoding="utf-8"))
+            write_atomically(self.file, lambda temporary: temporary.write_text(json.dumps(self._known, indent=0), encoding="utf-8"))
 
 
 def require_no_test_images(
@@ -83,21 +83,20 @@ def require_no_test_images(
     cache: Path,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> None:
-    """See that no training image is, pixel for pixel or flipped or turned, a clean image of a test set.
+    """Check that no training image equals a clean test image, even flipped or rotated.
 
-    Copies of an image go around that were cut to multiples of a scale, from the top left. Each image is therefore compared with the other
-    as a whole and cut to multiples of every scale of the run, and of 12 (GTmod12). Only images with a size in common are decoded, and
-    each file once.
+    Copies of test images exist that were cropped from the top left to multiples of a scale. Each pair is therefore compared both uncropped
+    and cropped to multiples of every scale of the run, and of 12 (GTmod12). Only images with a size in common are decoded, each file once.
 
     Args:
         images: the training set.
-        test_sets: those that the run is validated and measured on.
+        test_sets: the test sets used for validation and for the final results.
         allowed: names of test sets (`B100`) or of their images (`B100/101085`) that may be trained on.
-        cache: file that keeps fingerprints for the next start.
-        max_megapixels: the largest image that is decoded, in millions of pixels.
+        cache: file that caches fingerprints for the next start.
+        max_megapixels: largest accepted image, in millions of pixels.
 
     Raises:
-        UserError: a test image is among the training images; both files are named, and the key that allows it.
+        UserError: a training image is a test image; the message names both files and the key that allows it.
     """
     multiples = sorted({1, 12, images.scale, *(test_set.task.scale for test_set in test_sets)})
     tested: dict[Size, dict[_Part, str]] = defaultdict(dict)
@@ -118,14 +117,14 @@ def require_no_test_images(
         trained, file, test_image = hits[0]
         more = f", and {len(hits) - 1} more" if len(hits) > 1 else ""
         raise UserError(
-            f"training image {trained} is the test image {test_image} ({file}){more}: train or test on something else, or allow it by "
+            f"training image {trained} is the test image {test_image} ({file}){more}: train or test on other images, or allow it with "
             f"data.allow_test_images=[{test_image.rpartition('/')[0]}] (a set) or [{test_image}] (an image)"
         )
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a test image: its file, and height and width of the part and of the whole."""
+    """A crop of a test image: its file, and height and width of the crop and of the whole image."""
 
     path: Path
     size: Size
@@ -135,11 +134,11 @@ class _Part:
 def _find(
     images: TrainingImages, i: int, multiples: Sequence[int], tested: Mapping[Size, Mapping[_Part, str]], fingerprints: Fingerprints
 ) -> tuple[Path, str] | None:
-    """The test image that training image i is, its file and its name, or None."""
+    """Return file and name of the test image that equals training image i, or None."""
     whole = images.whole_size(i)
     for size in parts(whole, multiples):
         for part, name in tested.get(_either_way(size), {}).items():
-            # One of the two is a part of the other; and of two images of one size the wholes decide.
+            # At least one of the two must be uncropped; if both images have the same size, both must be.
             wholes = (size == whole) + (part.size == part.whole)
             if wholes < (2 if _either_way(part.whole) == _either_way(whole) else 1):
                 continue
@@ -149,14 +148,14 @@ def _find(
 
 
 def parts(size: Size, multiples: Sequence[int]) -> list[Size]:
-    """The sizes of an image cut from the top left to multiples of each of these numbers, without empty ones."""
+    """Return the sizes of an image cropped to multiples of each of these numbers, without empty ones."""
     height, width = size
     cut = {(height - height % multiple, width - width % multiple): None for multiple in multiples}
     return [part for part in cut if min(part) > 0]
 
 
 def _either_way(size: Size) -> Size:
-    """What an image and its transpose have in common."""
+    """Return a size that is the same for an image and its transpose."""
     return min(size), max(size)
 
 

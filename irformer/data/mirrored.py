@@ -1,4 +1,4 @@
-"""Training images that are smaller than the patch, continued by their own mirror image."""
+"""Reflection padding of training images that are smaller than the patch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,14 +7,14 @@ from irformer.data.sources import TrainingImages
 
 
 class MirroredImages:
-    """A training set in which every image is at least `side` pixels high and wide, otherwise as it was.
+    """A training set whose images are padded to at least `side` pixels in height and width.
 
-    Smaller images go on to the right and below as their reflection, the pixel at the edge repeated, as Restormer's data loader has it
-    (arXiv 2111.09881): its patches of 384 pixels are larger than the images of BSDS500.
+    Smaller images are extended to the right and at the bottom by reflection with the edge pixel repeated, as in Restormer's data loader
+    (arXiv 2111.09881), whose patches of 384 pixels are larger than the images of BSDS500.
 
     Args:
         images: the training set.
-        side: height and width that every clean image then has at least, in pixels; a multiple of the scale.
+        side: minimum height and width of clean images after padding, in pixels; a multiple of the scale.
     """
 
     def __init__(self, images: TrainingImages, side: int) -> None:
@@ -27,29 +27,29 @@ class MirroredImages:
         return len(self.images)
 
     def name(self, i: int) -> str:
-        """The path of the file of image i."""
+        """Return the path of image i."""
         return self.images.name(i)
 
     @property
     def has_lq(self) -> bool:
-        """Whether the degraded images come from disk."""
+        """Whether degraded images are read from disk."""
         return self.images.has_lq
 
     def size(self, i: int) -> tuple[int, int]:
-        """Height and width of clean image i in pixels, after mirroring."""
+        """Return height and width of clean image i in pixels, after padding."""
         height, width = self.images.size(i)
         return max(height, self.side), max(width, self.side)
 
     def whole_size(self, i: int) -> tuple[int, int]:
-        """Height and width of clean image i in its file, in pixels."""
+        """Return height and width of clean image i in its file, in pixels."""
         return self.images.whole_size(i)
 
     def fingerprint(self, i: int) -> str | None:
-        """The fingerprint of the image in the file."""
+        """Return the fingerprint of the image in the file."""
         return self.images.fingerprint(i)
 
     def draw(self, rng: np.random.Generator) -> int:
-        """The number of a random image, as the set draws it."""
+        """Draw the index of an image from the underlying set."""
         return self.images.draw(rng)
 
     def hq(self, i: int) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ class MirroredImages:
         return self.images.whole_hq(i)
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
-        """Degraded image i from disk: [H / scale, W / scale, 3], uint8; None where there is no file."""
+        """Return degraded image i from disk: [H / scale, W / scale, 3], uint8; None if there is no file."""
         image = self.images.lq(i)
         return None if image is None else self._mirrored(image, self.side // self.scale)
 

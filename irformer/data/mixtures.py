@@ -1,4 +1,4 @@
-"""Several training sets as one, and how often a sample is drawn from each image."""
+"""Mixtures of training sets, and the sampling probability of each image."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,11 +12,11 @@ Draw = Literal["images", "area"]
 
 
 class JoinedImages:
-    """The images of several sets, numbered one set after the other.
+    """The concatenation of several training sets.
 
     Args:
-        parts: the sets, all of one scale.
-        chances: of each image, [N], adding up to 1.
+        parts: the sets, all of the same scale.
+        chances: sampling probability of each image, [N], summing to 1.
     """
 
     def __init__(self, parts: Sequence[TrainingImages], chances: NDArray[np.float64]) -> None:
@@ -31,8 +31,8 @@ class JoinedImages:
         return int(self._starts[-1])
 
     def draw(self, rng: np.random.Generator) -> int:
-        """The number of a random image, each with its chance."""
-        # The last sum may fall short of 1 by a rounding; scaled by it, no draw lies beyond the last image.
+        """Draw the index of an image, by the sampling probabilities."""
+        # The last cumulative sum may round to less than 1; scaling by it keeps every draw in range.
         place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
         return int(min(place, len(self) - 1))
 
@@ -42,22 +42,22 @@ class JoinedImages:
         return all(part.has_lq for part in self.parts)
 
     def name(self, i: int) -> str:
-        """The path of clean image i."""
+        """Return the path of clean image i."""
         part, inner = self._find(i)
         return part.name(inner)
 
     def size(self, i: int) -> tuple[int, int]:
-        """Height and width of clean image i in pixels, cut to multiples of the scale."""
+        """Return height and width of clean image i in pixels, cropped to multiples of the scale."""
         part, inner = self._find(i)
         return part.size(inner)
 
     def whole_size(self, i: int) -> tuple[int, int]:
-        """Height and width of clean image i in its file, in pixels."""
+        """Return height and width of clean image i in its file, in pixels."""
         part, inner = self._find(i)
         return part.whole_size(inner)
 
     def fingerprint(self, i: int) -> str | None:
-        """The fingerprint of clean image i, where it is known."""
+        """Return the fingerprint of clean image i, or None if it is not known."""
         part, inner = self._find(i)
         return part.fingerprint(inner)
 
@@ -72,7 +72,7 @@ class JoinedImages:
         return part.whole_hq(inner)
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
-        """Degraded image i: [H, W, 3], uint8; None where there is no file."""
+        """Return degraded image i: [H, W, 3], uint8; None if there is no file."""
         part, inner = self._find(i)
         return part.lq(inner)
 
@@ -82,16 +82,16 @@ class JoinedImages:
 
 
 def chances(parts: Sequence[TrainingImages], shares: Sequence[float] | None, draw: Draw) -> NDArray[np.float64]:
-    """The chance of each image.
+    """Compute the sampling probability of each image.
 
     Args:
         parts: the sets.
-        shares: of the samples that come from each set, in any unit; None joins the sets into one.
-        draw: within a set (or the joined sets) `images` takes all images alike, as loaders of whole images do; `area` takes them in
-            proportion to their pixels, as it comes about where images are cut into equal sub-images beforehand (BasicSR).
+        shares: relative share of samples from each set, in any unit; None treats all sets as one.
+        draw: within a set (or all sets), `images` draws every image equally often, as loaders of whole images do; `area` draws images in
+            proportion to their pixels, as results from cutting images into equal sub-images beforehand (BasicSR).
 
     Returns:
-        [N], adding up to 1, the sets one after the other.
+        [N], summing to 1, in the order of the sets.
     """
     weights = [np.array([np.prod(part.size(i)) if draw == "area" else 1 for i in range(len(part))], np.float64) for part in parts]
     if shares is not None:

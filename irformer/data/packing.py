@@ -1,4 +1,4 @@
-"""Training sets and their packed stores: packing a set, checking both, and opening whichever of the two is there and fits."""
+"""Packing training sets into stores, verifying both, and opening a set from its store or its files."""
 
 import hashlib
 import os
@@ -17,21 +17,21 @@ from irformer.errors import UserError
 from irformer.imaging.images import MAX_MEGAPIXELS, fingerprint, list_images, read_header, read_image, read_intact_image
 
 OnProgress = Callable[[int, int, str], None]
-"""Called after each file: how many are done, of how many, and its name."""
+"""Called after each file with the number of finished files, the total, and the file's name."""
 
 _SCALES = (1, 2, 3, 4, 8)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A training set for one scale: its files, and what its store is called.
+    """A training set for one scale: its files, and the name of its store.
 
     Args:
-        name: what `prepare_data.py pack` is given for it; None for photos that are not packed.
-        store: folder of its store below the packed ones.
-        folder: of the clean images.
-        pairs: its files; none where only the store is on disk.
-        lq_files: whether degraded images on disk are wanted.
+        name: the argument of `prepare_data.py pack`; None for photos that are not packed.
+        store: folder name of its store.
+        folder: folder of the clean images.
+        pairs: its files; None if only the store is on disk.
+        lq_files: whether to use degraded images from disk.
     """
 
     name: str | None
@@ -42,10 +42,10 @@ class Source:
 
 
 def set_source(name: str, root: Path, scale: int, lq_files: bool) -> Source:
-    """A known training set below root, or only what it is called where its files are not there.
+    """Find a known training set below root; if its files are missing, `pairs` is None.
 
     Raises:
-        UserError: the set is unknown, or its files do not pair.
+        UserError: the set is unknown, or its files cannot be paired.
     """
     if name == SAMPLE:
         pairs = find_training_set(name, root, scale)
@@ -56,16 +56,16 @@ def set_source(name: str, root: Path, scale: int, lq_files: bool) -> Source:
 
 
 def folder_source(hq: Path, lq: Path | None, scale: int) -> Source:
-    """A folder of clean images, and one of degraded images or None.
+    """Describe a folder of clean images and an optional folder of degraded ones as a training set.
 
     Raises:
-        UserError: a folder is missing or empty, or its files do not pair.
+        UserError: a folder is missing or empty, or its files cannot be paired.
     """
     return Source(str(hq) + (f" --lq {lq}" if lq else ""), store_name(hq), hq, pair_folders(hq, lq, scale), lq is not None)
 
 
 def store_name(folder: Path) -> str:
-    """What the store of a folder is called: its last two names, and a digest of its path since others may end in the same names."""
+    """Name the store of a folder: its last two path components and a digest of the path, because others may share these components."""
     path = folder.resolve()
     return "-".join([*path.parts[-2:], hashlib.blake2b(os.fsencode(path), digest_size=3).hexdigest()]).replace("/", "")
 
@@ -73,20 +73,20 @@ def store_name(folder: Path) -> str:
 def open_source(
     source: Source, packed: Path | None, scale: int, cache_bytes: int, max_megapixels: float = MAX_MEGAPIXELS
 ) -> tuple[TrainingImages, str | None]:
-    """The images of a training set: from its store where there is one that fits, otherwise from its files.
+    """Open a training set: from its store if that is up to date, otherwise from its files.
 
     Args:
         source: the set.
         packed: folder of the packed stores; None reads the files.
-        scale: HQ pixels for each LQ pixel.
-        cache_bytes: decoded images kept in memory where files are read.
-        max_megapixels: the largest image file that is accepted, in millions of pixels.
+        scale: HQ pixels per LQ pixel.
+        cache_bytes: memory for decoded image files.
+        max_megapixels: largest accepted image file, in millions of pixels.
 
     Returns:
-        The images, and why a store that is there is not used.
+        The images, and the reason if an existing store is not used.
 
     Raises:
-        UserError: neither files nor store are there, or files are damaged or do not fit.
+        UserError: neither files nor store exist, or files are damaged or their sizes do not match.
     """
     folder = packed / source.store if packed is not None else None
     remark = None
@@ -101,7 +101,7 @@ def open_source(
         changed = changes(store, roles)
         if not changed:
             return PackedImages(store, source.folder, scale, bool(lq)), None
-        remark = f"the packed store is not used: {changed[0]} ({len(changed)} such); scripts/prepare_data.py pack {source.name} renews it"
+        remark = f"the packed store is not used: {changed[0]} ({len(changed)} such); scripts/prepare_data.py pack {source.name} updates it"
     if source.pairs is None:
         known = known_set(source.store)
         raise missing_set(source.store, packed.parent if packed else source.folder, known.hq)
@@ -109,21 +109,21 @@ def open_source(
 
 
 def pack_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_progress: OnProgress) -> Path:
-    """Pack a training set, its degraded images included, in place of an older store.
+    """Pack a training set, including its degraded images; an older store is replaced.
 
     Args:
-        name: of a known training set, or a folder of clean images.
+        name: a known training set, or a folder of clean images.
         root: the data folder.
         packed: folder of the packed stores; None means `packed` below the data folder.
-        lq: folder of degraded images that belong to a folder of clean ones; known sets have their own.
+        lq: folder of degraded images for a folder of clean ones; known sets have their own.
         on_progress: called after each file.
 
     Returns:
         The folder of the store.
 
     Raises:
-        UserError: the set is unknown or not on disk, a file is damaged, pairs do not fit, the disk cannot hold the store, or its place
-            cannot be written to.
+        UserError: the set is unknown or not on disk, a file is damaged, sizes of pairs do not match, the disk is too small, or the store
+            cannot be written.
     """
     name = _catalog_name(name)
     roles = _roles(name, root, lq)
@@ -143,17 +143,17 @@ def pack_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_pro
 
 
 def verify_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_progress: OnProgress) -> list[str]:
-    """Decode every file of a set, see that pairs fit, and compare its store, where there is one, with its sources and its own index.
+    """Decode every file of a set, check the sizes of pairs, and compare an existing store with its sources and its own index.
 
     Args:
-        name: of a known training or test set, or a folder of clean images.
+        name: a known training or test set, or a folder of clean images.
         root: the data folder.
         packed: folder of the packed stores; None means `packed` below the data folder.
-        lq: folder of degraded images that belong to a folder of clean ones; known sets have their own.
+        lq: folder of degraded images for a folder of clean ones; known sets have their own.
         on_progress: called after each file.
 
     Returns:
-        A line for each thing that is wrong; none where all is well.
+        One line per problem; an empty list if there is none.
 
     Raises:
         UserError: the set is unknown, or neither its files nor its store are on disk.
@@ -166,7 +166,7 @@ def verify_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_p
     only_store = has_store and name in TRAINING_SETS and find_folder(root, known_set(name).hq) is None
     roles = {} if only_store else _roles(name, root, lq)
     lines = _damaged([path for paths in roles.values() for path in paths], on_progress)
-    if not lines:  # a file that cannot be read fits nothing
+    if not lines:  # sizes of unreadable files are not known
         lines = [f"{name}: {pair} do not fit" for pair in _unfit(roles)]
     return lines + (_verify_store(folder, roles) if has_store else [])
 
@@ -183,7 +183,7 @@ def _damaged(paths: list[Path], on_progress: OnProgress) -> list[str]:
 
 
 def _verify_test_set(name: str, root: Path, on_progress: OnProgress) -> list[str]:
-    """As verify_set, with the degraded files of every scale, and those of the clean images' own size (rain)."""
+    """Verify a test set, with the degraded files of every scale, including those of the same size (rain)."""
     clean = clean_folder(name, root)
     if clean is None:
         raise missing_set(name, root, TEST_SETS[name])
@@ -191,10 +191,10 @@ def _verify_test_set(name: str, root: Path, on_progress: OnProgress) -> list[str
     pairs = {scale: pair_folders(clean, folder, scale) for scale, folder in degraded.items()}
     files = {pair.hq for pair in pair_folders(clean, None, 1)} | {path for some in pairs.values() for path in _lq_files(some)}
     lines = _damaged(sorted(files), on_progress)
-    if lines:  # a file that cannot be read fits nothing
+    if lines:  # sizes of unreadable files are not known
         return lines
     for scale, some in pairs.items():
-        most = 12 if scale > 1 else 1  # LR may have been made of clean images cut to multiples of 12 (GTmod12)
+        most = 12 if scale > 1 else 1  # LR may have been made from clean images cropped to multiples of 12 (GTmod12)
         for pair in some:
             hq, lq = read_header(pair.hq), read_header(pair.lq) if pair.lq else None
             if lq and not (0 <= hq.height - scale * lq.height < most and 0 <= hq.width - scale * lq.width < most):
@@ -213,15 +213,15 @@ def _verify_store(folder: Path, roles: dict[str, list[Path]]) -> list[str]:
         sources = {path.name: path for path in roles.get(role, [])}
         for image in images:
             if not _as_packed(store.pixels(role, image.offset, image.height, image.width), image, sources.get(image.file)):
-                lines.append(f"{store.file(role)}: the pixels of {image.file} are not those that were packed: pack the set again")
+                lines.append(f"{store.file(role)}: the pixels of {image.file} differ from those that were packed: pack the set again")
     return lines
 
 
 def _as_packed(pixels: NDArray[np.uint8], image: StoredImage, source: Path | None) -> bool:
-    """Whether the pixels of a store are those that were packed.
+    """Return whether the pixels of a store are those that were packed.
 
-    A store of format 1 has no checksum of them; there the fingerprint is compared, which does not depend on the order of the pixels, and
-    the source file where it is on disk.
+    Stores of format 1 have no checksum of the pixels. For these, compare the fingerprint, which ignores the order of the pixels, and the
+    source file if it is on disk.
     """
     if image.pixels_checksum is not None:
         return pixels_checksum(pixels) == image.pixels_checksum
@@ -230,34 +230,34 @@ def _as_packed(pixels: NDArray[np.uint8], image: StoredImage, source: Path | Non
     try:
         return source is None or bool(np.array_equal(read_image(source), pixels))
     except UserError:
-        return True  # the damaged source has its own line
+        return True  # the damaged source is reported on its own line
 
 
 def _catalog_name(name: str) -> str:
-    """A set's name as the catalog writes it (`bsds400` is BSDS400, BSD100 is B100); anything else as it is."""
+    """Return a set's name as spelled in the catalog (`bsds400` is BSDS400, BSD100 is B100); other names are returned unchanged."""
     aliases = {alias.lower(): known for known, folders in TEST_SETS.items() for alias in folders}
     return (aliases | {known.lower(): known for known in (*TEST_SETS, *TRAINING_SETS)}).get(name.lower(), name)
 
 
 def _roles(name: str, root: Path, lq: Path | None) -> dict[str, list[Path]]:
-    """The files of a set by role: the clean ones, and the degraded ones of every scale that is on disk, pairs at the same number."""
+    """Return the files of a set by role: the clean ones, and the degraded ones of every scale on disk, in the same order."""
     if name in TRAINING_SETS:
         hq = [pair.hq for pair in find_training_set(name, root, 1, lq_files=False)]
         scales = [scale for scale in _SCALES if find_lq(name, root, scale)]
         return {HQ: hq} | {lq_role(scale): _lq_files(find_training_set(name, root, scale)) for scale in scales}
     folder = Path(name)
     if not folder.is_dir():
-        raise UserError(f"{name}: no training set and no folder; known: {', '.join(TRAINING_SETS)}")
+        raise UserError(f"{name}: neither a training set nor a folder; known: {', '.join(TRAINING_SETS)}")
     pairs = pair_folders(folder, None, 1)
     roles = {HQ: [pair.hq for pair in pairs]}
     if lq is not None:
-        scale = max(1, round(read_header(pairs[0].hq).height / read_header(list_images(lq, "name it by --lq FOLDER")[0]).height))
+        scale = max(1, round(read_header(pairs[0].hq).height / read_header(list_images(lq, "specify it with --lq FOLDER")[0]).height))
         roles[lq_role(scale)] = _lq_files(pair_folders(folder, lq, scale))
     return roles
 
 
 def _unfit(roles: dict[str, list[Path]]) -> list[str]:
-    """The pairs, in words, whose sizes do not fit."""
+    """Describe the pairs whose sizes do not match."""
     headers = {role: [read_header(path) for path in paths] for role, paths in roles.items()}
     lines = []
     for scale in _SCALES:

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from irformer.core.files import lock_of
+from irformer.core.files import file_lock
 from irformer.data.sources import check_pairs, crop_to_multiples
 from irformer.errors import UserError
 from irformer.imaging.images import ImageHeader, fingerprint, read_header, read_intact_image
@@ -246,7 +246,7 @@ def _only_packer(folder: Path) -> Iterator[None]:
     """
     file = folder.with_name(f".{folder.name}.lock")
     try:
-        with lock_of(file).acquire(blocking=False):
+        with file_lock(file).acquire(blocking=False):
             try:
                 yield
             finally:

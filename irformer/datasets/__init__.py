@@ -1,1 +1,1 @@
-"""Public data sets: where they come from, how they are laid out and downloaded."""
+"""Public data sets: their sources, folder layouts and downloads."""

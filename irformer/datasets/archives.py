@@ -1,4 +1,4 @@
-"""Images out of zip and tar archives: checked before anything is written, unpacked aside, put in place by a rename."""
+"""Extracting images from zip and tar archives: checked before anything is written, extracted to a temporary folder, then renamed."""
 
 import fnmatch
 import gzip
@@ -32,19 +32,19 @@ class _Member:
 
 
 def unpack(file: Path, parts: Sequence[Part], root: Path) -> list[Path]:
-    """Unpack the images of some folders; each set appears whole or not at all.
+    """Unpack images from an archive into folders; each set appears complete or not at all.
 
     Args:
         file: zip, tar, tar.gz, ...
-        parts: which images go where.
+        parts: the images to unpack, and their folders.
         root: the data folder.
 
     Returns:
-        the folders that now stand below root.
+        The folders that were written.
 
     Raises:
-        UserError: the archive is damaged, dangerous (a path that leaves it, an absolute path, a link in the place of an image), or does not
-            hold what is expected; the disk is too small; a folder is in the way.
+        UserError: the archive is damaged, unsafe (an absolute path, a path that leads outside, a link instead of an image) or not the
+            expected one; the disk is too small; or a target folder exists.
     """
     try:
         with _opened(file) as members:
@@ -57,28 +57,28 @@ def unpack(file: Path, parts: Sequence[Part], root: Path) -> list[Path]:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """See that a disk holds what is to come.
+    """Check that a disk has enough free space.
 
     Args:
-        folder: on the disk; need not exist yet.
-        needed: bytes.
-        what: needs them, for the message.
+        folder: a folder on the disk; it need not exist.
+        needed: required space in bytes.
+        what: what the space is needed for, for the message.
 
     Raises:
-        UserError: there is less; says how much is needed and how much there is.
+        UserError: there is too little; the message gives the required and the available space.
     """
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{what} needs {size_text(needed)}, and the disk of {folder.absolute()} has {size_text(free)} left: "
-            "free some space, or name a folder on another disk by --data FOLDER"
+            f"{what} needs {size_text(needed)}, and the disk of {folder.absolute()} has {size_text(free)} free: "
+            "free some space, or choose a folder on another disk with --data FOLDER"
         )
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for people, in powers of 1000."""
+    """Format a number of bytes in decimal units."""
     number, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if number < 1000:
@@ -108,12 +108,12 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
 
 
 def _choose(file: Path, members: Sequence[_Member], parts: Sequence[Part]) -> dict[Part, dict[str, _Member]]:
-    """The members of each part by the name that their file will have."""
+    """Select the members of each part, by the names of the files to write."""
     chosen: dict[Part, dict[str, _Member]] = {part: {} for part in parts}
     for member in members:
-        path = PureWindowsPath(member.name)  # knows both slashes and drives
+        path = PureWindowsPath(member.name)  # recognizes both slashes and drive letters
         if path.anchor or ".." in path.parts:
-            raise UserError(f"{file}: holds the path {member.name}, which leads out of it: nothing was unpacked, do not trust this file")
+            raise UserError(f"{file}: contains the path {member.name}, which leads outside: nothing was unpacked, do not trust this file")
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         for part in parts:
@@ -122,31 +122,29 @@ def _choose(file: Path, members: Sequence[_Member], parts: Sequence[Part]) -> di
             if member.link:
                 raise UserError(f"{file}: {member.name} is a link, expected an image: nothing was unpacked, do not trust this file")
             if path.name in chosen[part]:
-                raise UserError(f"{file}: holds two images {path.name} for {part.folder}: it is not the archive that was expected")
+                raise UserError(f"{file}: contains two images {path.name} for {part.folder}: it is not the expected archive")
             chosen[part][path.name] = member
     for part in parts:
         found = len(chosen[part])
         if found != part.images and (found or part.required):
-            raise UserError(
-                f"{file}: holds {found} images for {part.folder}, expected {part.images}: it is not the archive that was expected"
-            )
+            raise UserError(f"{file}: contains {found} images for {part.folder}, expected {part.images}: it is not the expected archive")
     return {part: images for part, images in chosen.items() if images}
 
 
 def _write(file: Path, chosen: dict[Part, dict[str, _Member]], root: Path) -> list[Path]:
-    """Write below folders that end in .part, and rename them all at the end."""
+    """Write into folders that end in .part, and rename them at the end."""
     tops = {part: _first_missing(root, part.folder) for part in chosen}
     for top in tops.values():
         needed = sum(member.size for part, images in chosen.items() if tops[part] == top for member in images.values())
         require_space(top.parent, needed, f"unpacking {file.name}")
-    asides = {top: top.with_name(f"{top.name}.part") for top in tops.values()}
+    temporary = {top: top.with_name(f"{top.name}.part") for top in tops.values()}
     total = sum(member.size for images in chosen.values() for member in images.values())
     try:
-        for aside in asides.values():
-            shutil.rmtree(aside, ignore_errors=True)
+        for unfinished in temporary.values():
+            shutil.rmtree(unfinished, ignore_errors=True)
         with tqdm(desc=f"unpacking {file.name}", total=total, unit="B", unit_scale=True, disable=None) as bar:
             for part, images in chosen.items():
-                folder = asides[tops[part]] / (root / part.folder).relative_to(tops[part])
+                folder = temporary[tops[part]] / (root / part.folder).relative_to(tops[part])
                 folder.mkdir(parents=True)
                 for name, member in images.items():
                     source = member.open()
@@ -154,28 +152,28 @@ def _write(file: Path, chosen: dict[Part, dict[str, _Member]], root: Path) -> li
                     with source, (folder / name).open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
                     bar.update(member.size)
-        for top, aside in asides.items():
+        for top, finished in temporary.items():
             if top.exists():
                 top.rmdir()  # an empty folder: see _first_missing
-            aside.rename(top)
+            finished.rename(top)
     finally:
-        for aside in asides.values():
-            shutil.rmtree(aside, ignore_errors=True)
+        for unfinished in temporary.values():
+            shutil.rmtree(unfinished, ignore_errors=True)
     return [root / part.folder for part in chosen]
 
 
 def _first_missing(root: Path, folder: str) -> Path:
-    """The topmost folder on the way to root/folder that does not exist: putting it in place by one rename shows a set at once.
+    """Return the topmost missing folder on the path to root/folder; renaming it into place makes a set appear at once.
 
     Raises:
-        UserError: the folder is there already, and not empty.
+        UserError: root/folder exists and is not empty.
     """
-    way = root
-    way.mkdir(parents=True, exist_ok=True)
+    path = root
+    path.mkdir(parents=True, exist_ok=True)
     for name in Path(folder).parts:
-        way = way / name
-        if not way.exists():
-            return way
-    if way.is_symlink() or not way.is_dir() or any(way.iterdir()):
-        raise UserError(f"{way} is in the way and is not touched: move it elsewhere, then run the same command again")
-    return way
+        path = path / name
+        if not path.exists():
+            return path
+    if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
+        raise UserError(f"{path} already exists and is not overwritten: move it elsewhere, then run the same command again")
+    return path

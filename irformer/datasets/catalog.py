@@ -1,4 +1,4 @@
-"""The public data sets by the names that papers give them, and the trees in which people have them on disk."""
+"""The public data sets by the names used in papers, and their common folder layouts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,12 @@ from irformer.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training set on disk, in any of the trees that go around. Where it comes from is said in origins.py.
+    """The folder layouts of a training set; origins.py has its source.
 
     Args:
-        hq: folders of the clean images, below the data folder; the first that exists is taken.
-        lq: folders of the degraded images. With `{scale}` for the factor: official LR, made on the fly to the byte where there is none.
-            Without: the other half of a set that consists of pairs.
+        hq: folders of the clean images, relative to the data folder; the first that exists is used.
+        lq: folders of the degraded images. With `{scale}` for the factor: official LR; if missing, identical LR is made on the fly.
+            Without `{scale}`: the degraded images of a paired set.
     """
 
     hq: tuple[str, ...]
@@ -40,7 +40,7 @@ TRAINING_SETS = {
     ),
 }
 
-# Test sets by the names of papers, each with the folders in which it lies below the data folder: it has several names there too.
+# Test sets by the names used in papers, each with its folders relative to the data folder, which also have several names.
 TEST_SETS = {
     "Set5": ("Set5",),
     "Set14": ("Set14",),
@@ -62,25 +62,25 @@ TEST_SETS = {
     "Test2800": ("Test2800", "test/Test2800"),
     "Rain100L_sample": ("Rain100L_sample",),
 }
-# The same 68 images in gray and in colour: papers call both BSD68, and which is meant depends on the task.
+# The same 68 images in gray and in color: papers call both BSD68, and the task determines which is meant.
 GRAY_AND_COLOUR = {"BSD68": "CBSD68"}
-# Kodak24 goes around in two variants, and the numbers of one are not those of the other (0.11 to 0.14 dB apart).
+# Kodak24 exists in two variants, whose PSNR differs by 0.11 to 0.14 dB.
 KODAK24_VARIANTS = {frozenset({(500, 500)}): "500x500", frozenset({(512, 768), (768, 512)}): "768x512"}
 
-# Photographs bundled with scikit-image: CC0 or public domain, a few megapixels in all, enough for a first run.
+# Photographs bundled with scikit-image: CC0 or public domain, a few megapixels in total, enough for a first run.
 SAMPLE_TRAIN = ("coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "motorcycle_left.png", "motorcycle_right.png")
 SAMPLE_VAL = ("astronaut.png", "chelsea.png")
 SAMPLE = "sample"
 
 
 def sample_photos(names: tuple[str, ...]) -> list[Path]:
-    """Paths of photographs that scikit-image installs."""
+    """Return the paths of photographs installed with scikit-image."""
     folder = Path(skimage_data.__file__).parent
     return [folder / name for name in names]
 
 
 def find_folder(root: Path, candidates: tuple[str, ...]) -> Path | None:
-    """The first of the folders below root (or below root/benchmark) that exists."""
+    """Return the first of the folders that exists below root or root/benchmark."""
     for candidate in candidates:
         for folder in (root / candidate, root / "benchmark" / candidate):
             if folder.is_dir():
@@ -89,16 +89,16 @@ def find_folder(root: Path, candidates: tuple[str, ...]) -> Path | None:
 
 
 def missing_set(name: str, root: Path, candidates: tuple[str, ...]) -> UserError:
-    """The message for a known set that is not on disk."""
+    """Return the error for a known set that is not on disk."""
     return UserError(
         f"{name} was not found below {root} (looked for {', '.join(candidates)}): {how_to_get(name)}, "
-        "or name another folder by paths.data=FOLDER or the variable IRFORMER_DATA"
+        "or choose another folder with paths.data=FOLDER or the variable IRFORMER_DATA"
     )
 
 
 def how_to_get(name: str) -> str:
-    """What to do for a set: the command that downloads it, or the page where a person gets it."""
+    """Explain how to get a set: by the command that downloads it, or by hand from its page."""
     origin = ORIGINS.get(name)
     if origin is None:
-        return "put it there"
-    return f"run python scripts/prepare_data.py download {name}" if origin.archives else f"put it there from {origin.page}"
+        return "copy it there"
+    return f"run python scripts/prepare_data.py download {name}" if origin.archives else f"download it from {origin.page}"

@@ -1,4 +1,4 @@
-"""Files over HTTP that survive a broken line: what has arrived stays in NAME.part, and the next try goes on behind it."""
+"""Resumable HTTP downloads: received bytes are kept in NAME.part, and the next attempt continues from there."""
 
 import hashlib
 import http.client
@@ -22,24 +22,24 @@ from irformer.errors import UserError
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of troubles that pass
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that are worth a retry
 
 
 class UnreachableError(UserError):
-    """A file cannot be had from its address: the message says why, not what to do instead, which depends on the set."""
+    """A file cannot be downloaded from its URL; the message says why, but not what to do instead, which depends on the set."""
 
 
 @dataclass(frozen=True)
 class _Started:
-    """Which file the .part is a beginning of, kept beside it."""
+    """The identity of the file that a .part file belongs to, stored next to it."""
 
     url: str
-    validator: str  # strong ETag or date of the last change, as the server gave it; empty where it gave none
-    total: int | None  # length of the whole file in bytes
+    validator: str  # strong ETag or modification date sent by the server; empty if it sent neither
+    total: int | None  # size of the whole file in bytes
 
 
 def part_file(archive: Archive, folder: Path) -> Path:
-    """Where an archive grows while it is downloaded."""
+    """Return the path of the .part file of an archive."""
     return folder / f"{archive.file}.part"
 
 
@@ -50,20 +50,20 @@ def fetch(
     attempts: int = 4,
     pause: float = 2.0,
 ) -> Path:
-    """Download an archive, from where an earlier try stopped.
+    """Download an archive, resuming an earlier attempt.
 
     Args:
-        archive: what to fetch.
-        folder: where its .part file lies.
-        require_space: called with the bytes still to come and those of the whole file, 0 where nobody knows; may refuse.
-        attempts: tries in a row that bring nothing further until we give up.
-        pause: seconds before the second of them; doubles each time.
+        archive: the archive to download.
+        folder: folder of its .part file.
+        require_space: called with the remaining and the total number of bytes, 0 if unknown; may raise.
+        attempts: number of consecutive attempts without progress before giving up.
+        pause: delay in seconds before the second of these attempts; doubles each time.
 
     Returns:
-        the complete .part file, its sum not yet checked.
+        The complete .part file; its checksum is not verified yet.
 
     Raises:
-        UnreachableError: the server does not answer, refuses, or offers something else.
+        UnreachableError: the server does not answer, refuses the request, or sends a different file.
     """
     part = part_file(archive, folder)
     with _on_disk(part):
@@ -77,7 +77,7 @@ def fetch(
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"{error.code} {error.reason}"
-            if error.code not in _PASSING:
+            if error.code not in _TRANSIENT:
                 raise UnreachableError(f"{archive.url} answers {reason}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error) or type(error).__name__)
@@ -85,29 +85,29 @@ def fetch(
         failures = 0 if size > furthest else failures + 1
         furthest = max(furthest, size)
         if failures >= attempts:
-            stays = f"; {size} bytes stay in {part}, and the same command goes on from there" if size else ""
-            raise UnreachableError(f"{archive.url} cannot be reached ({reason}){stays}")
-        _log.info("%s: %s; trying again", archive.file, reason)
+            kept = f"; {size} bytes are kept in {part}, and the same command resumes the download" if size else ""
+            raise UnreachableError(f"{archive.url} cannot be reached ({reason}){kept}")
+        _log.info("%s: %s; retrying", archive.file, reason)
         time.sleep(pause * 2 ** max(0, failures - 1))
 
 
 def remove_part(archive: Archive, folder: Path) -> None:
-    """Forget what was downloaded of an archive."""
+    """Remove the .part file of an archive."""
     part = part_file(archive, folder)
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
 
 
-def require_sum(archive: Archive, file: Path, accepted: str = "") -> None:
-    """Compare the sum of a complete archive with the published one.
+def require_checksum(archive: Archive, file: Path, accepted: str = "") -> None:
+    """Compare the checksum of a complete archive with the published one.
 
     Args:
-        archive: what is known of it.
+        archive: the description of the archive.
         file: the archive on disk.
-        accepted: a sum that the user trusts too.
+        accepted: another checksum that the user trusts.
 
     Raises:
-        UserError: they differ; says which file, both sums, and how sure the published one is.
+        UserError: the checksums differ; the message gives both, and says how reliable the published one is.
     """
     if not archive.md5:
         return
@@ -116,15 +116,15 @@ def require_sum(archive: Archive, file: Path, accepted: str = "") -> None:
         return
     message = f"{file}: md5 is {actual}, expected {archive.md5} for {archive.url}"
     if archive.confirmed:
-        raise UserError(f"{message}: the file is damaged or was changed on its way; download it again")
+        raise UserError(f"{message}: the file is damaged or was modified in transit; download it again")
     raise UserError(
-        f"{message}: the file is damaged or was changed, or the expected sum, which comes from a single source, is out of date; "
-        f"remove the file and download it again, or add --accept-md5 {actual} where you trust it"
+        f"{message}: the file is damaged or was modified, or the expected checksum, which comes from a single source, is out of date; "
+        f"remove the file and download it again, or add --accept-md5 {actual} if you trust it"
     )
 
 
 def md5(file: Path) -> str:
-    """The md5 sum of a file, in hexadecimal digits."""
+    """Compute the MD5 checksum of a file, in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream, _bar(f"checking {file.name}", file.stat().st_size, 0) as bar:
         while chunk := stream.read(_CHUNK):
@@ -134,17 +134,17 @@ def md5(file: Path) -> str:
 
 
 def _receive(archive: Archive, part: Path, require_space: Callable[[int, int], None]) -> None:
-    """One request: append to the .part what is missing, or start over where the server has another file or sends all of it.
+    """Make one request: append the missing bytes to the .part file, or start over if the file changed or is sent as a whole.
 
     Raises:
-        OSError, http.client.HTTPException: the line broke; what has arrived stays.
-        UnreachableError: the server offers something else.
+        OSError, http.client.HTTPException: the connection broke; the received bytes are kept.
+        UnreachableError: the server sends a different file.
     """
     started = _read_note(part, archive.url)
     have = part.stat().st_size if started and part.exists() else 0
     if started and have and have == started.total:
         return
-    # A beginning that nothing can be compared with could belong to another file: without a validator we start over.
+    # Without a validator, the partial file could belong to another version: start over.
     ranged = have > 0 and started is not None and bool(started.validator)
     headers = {"User-Agent": "irformer", "Accept-Encoding": "identity"}
     if ranged and started is not None:
@@ -155,8 +155,8 @@ def _receive(archive: Archive, part: Path, require_space: Callable[[int, int], N
         if error.code != 416 or not ranged:
             raise
         error.close()
-        part.unlink()  # longer than the file on the server, whatever it is
-        raise ConnectionError("the file on the server is shorter than what had arrived") from None
+        part.unlink()  # it is longer than the file on the server
+        raise ConnectionError("the file on the server is shorter than the partial download") from None
     with response:
         first, total = _extent(response)
         now = _Started(archive.url, _validator(response), total)
@@ -167,14 +167,14 @@ def _receive(archive: Archive, part: Path, require_space: Callable[[int, int], N
         if response.status != 206:
             have = 0
             with _on_disk(part):
-                part.write_bytes(b"")  # before the note, so that no note ever stands beside another file's bytes
+                part.write_bytes(b"")  # before the note, so a note never describes the bytes of another file
                 _write_note(part, now)
         size = total or archive.size or 0
         require_space(max(0, size - have), size)
         with _on_disk(part):
             file = part.open("ab")
         with file, _bar(archive.file, total, have) as bar:
-            while chunk := response.read1(_CHUNK):  # what is there: less is lost when we are stopped
+            while chunk := response.read1(_CHUNK):  # returns available bytes at once, so an interruption loses less
                 with _on_disk(part):
                     file.write(chunk)
                 bar.update(len(chunk))
@@ -187,7 +187,7 @@ def _receive(archive: Archive, part: Path, require_space: Callable[[int, int], N
 
 @contextmanager
 def _on_disk(part: Path) -> Iterator[None]:
-    """Tell a full or closed disk from a broken line."""
+    """Convert disk errors inside the block to user errors, so they are not treated as a broken connection."""
     try:
         yield
     except OSError as error:
@@ -195,12 +195,12 @@ def _on_disk(part: Path) -> Iterator[None]:
 
 
 def _differ(now: _Started, started: _Started) -> bool:
-    """Whether a server's answer belongs to another version of the file; what it leaves unsaid does not count."""
+    """Return whether a response belongs to another version of the file; values that the server omits are ignored."""
     return (now.validator or started.validator) != started.validator or (now.total or started.total) != started.total
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
-    """Where the answer begins in the file, and how long the whole file is."""
+    """Return the offset of a response within the file, and the size of the whole file."""
     if response.status == 206:
         span, _, length = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         first = span.partition("-")[0]
@@ -210,16 +210,16 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _validator(response: Any) -> str:
-    """What tells this version of the file from others: a strong ETag, or else the date of its last change (RFC 9110, 13.1.5)."""
+    """Return what identifies this version of the file: a strong ETag, or else the modification date (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _require_archive(archive: Archive, response: Any, total: int | None) -> None:
     if response.headers.get_content_type() == "text/html":
-        raise UnreachableError(f"{archive.url} answers with a web page in place of the file")
+        raise UnreachableError(f"{archive.url} answers with a web page instead of the file")
     if archive.exact and total is not None and total != archive.size:
-        raise UnreachableError(f"{archive.url} offers {total} bytes, expected {archive.size}: it is another file")
+        raise UnreachableError(f"{archive.url} has {total} bytes, expected {archive.size}: it is a different file")
 
 
 def _note(part: Path) -> Path:
@@ -239,5 +239,5 @@ def _read_note(part: Path, url: str) -> _Started | None:
 
 
 def _bar(title: str, total: int | None, initial: int) -> tqdm:
-    """A progress bar in bytes, where there is a terminal to show it on."""
+    """Return a progress bar in bytes, shown only on a terminal."""
     return tqdm(desc=title, total=total, initial=initial, unit="B", unit_scale=True, unit_divisor=1000, disable=None)

@@ -1,18 +1,18 @@
-"""Where the public data sets come from: archives with their sums and what belongs where, terms of use, and the way by hand."""
+"""Sources of the public data sets: archives with checksums and contents, terms of use, and pages for downloads by hand."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images of an archive that make one folder of a set.
+    """The images of an archive that form one folder of a set.
 
     Args:
         of: name of the set.
-        members: shell patterns of paths in the archive (`*` also matches `/`); the images are put flat into the folder.
-        folder: where they go, below the data folder.
-        images: how many there are.
-        required: whether an archive without any of them is the wrong one.
+        members: shell patterns of paths in the archive (`*` also matches `/`); the folder has no subfolders.
+        folder: target folder, relative to the data folder.
+        images: number of images.
+        required: whether the archive must contain these images.
     """
 
     of: str
@@ -27,14 +27,14 @@ class Archive:
     """A file on a server.
 
     Args:
-        url: its address.
-        file: its name on disk.
-        parts: what in it belongs where. The clean images of a set stand before its degraded ones.
-        md5: its sum as published; empty where none is.
-        confirmed: whether the sum was found in two places that agree. A sum from one place may be out of date.
-        size: in bytes where `exact`, else about.
-        exact: whether a file of another size is another file.
-        scale: the factor, where it holds nothing but official LR images.
+        url: URL of the file.
+        file: file name on disk.
+        parts: images to unpack. The clean images of a set precede its degraded ones.
+        md5: published checksum; empty if there is none.
+        confirmed: whether two sources agree on the checksum. A checksum from a single source may be out of date.
+        size: size in bytes, approximate unless `exact`.
+        exact: whether the file must have exactly this size.
+        scale: the factor, if the archive contains only official LR images.
     """
 
     url: str
@@ -49,17 +49,17 @@ class Archive:
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a public set.
+    """The source of a public set.
 
     Args:
-        use: what it is for, in a few words.
-        images: how many it has.
-        page: where a person can get it.
-        terms: what its publishers allow, in a few words. What counts are their own pages.
-        archives: what `prepare_data.py download` fetches; empty where a person has to.
-        mirrors: archives that hold the clean images too, tried in this order where the first cannot be reached.
-        names: format of the images' names without suffix and their first number, ("{:04d}", 1), where they are numbered.
-        pairs: whether every clean image comes with a degraded one of its size.
+        use: purpose, in a few words.
+        images: number of images.
+        page: web page for downloads by hand.
+        terms: terms of use, in a few words; only the publishers' own pages are binding.
+        archives: files that `prepare_data.py download` fetches; empty if the set must be downloaded by hand.
+        mirrors: other archives of the clean images, tried in this order if the first cannot be reached.
+        names: format of the images' names without suffix and the first number, ("{:04d}", 1), if they are numbered.
+        pairs: whether each clean image has a degraded image of the same size.
     """
 
     use: str
@@ -76,7 +76,7 @@ _ETH = "http://data.vision.ee.ethz.ch/cvl/DIV2K"
 
 
 def _div2k(split: str, scale: int, of: str, images: int, md5: str) -> Archive:
-    """Official bicubic LR images of DIV2K, both splits in the same tree."""
+    """Return the archive of official bicubic LR images of DIV2K; both splits use the same folder."""
     folder = f"DIV2K_{split}_LR_bicubic"
     part = Part(of, (f"*{folder}/X{scale}/*.png",), f"DIV2K/{folder}/X{scale}", images)
     file = f"{folder}_X{scale}.zip"
@@ -118,7 +118,7 @@ _FLICKR2K_HR = Archive(
 
 
 def _benchmark(of: str, images: int) -> tuple[Part, ...]:
-    """A set of benchmark.tar: clean images and official LR."""
+    """Return the parts of a set in benchmark.tar: clean images and official LR."""
     lr = (Part(of, (f"*{of}/LR_bicubic/X{x}/*.png",), f"{of}/LR_bicubic/X{x}", images, False) for x in (2, 3, 4))
     return Part(of, (f"*{of}/HR/*.png",), f"{of}/HR", images), *lr
 
@@ -135,7 +135,7 @@ _URBAN100_HR = Archive(
     "Urban100_HR.tar.gz",
     (Part("Urban100", ("*.png",), "Urban100/HR", 100),),
 )
-# The 68 of the 100 validation images of BSDS500 on which colour denoising is measured (Roth and Black, CVPR 2005).
+# The 68 of the 100 validation images of BSDS500 that are used to evaluate color denoising (Roth and Black, CVPR 2005).
 _CBSD68 = (
     "101085 101087 102061 103070 105025 106024 108005 108070 108082 109053 119082 12084 123074 126007 130026 134035 14037 "
     "143090 145086 147091 148026 148089 157055 159008 160068 16077 163085 167062 167083 170057 175032 175043 182053 189080 "
@@ -143,7 +143,7 @@ _CBSD68 = (
     "253055 260058 271035 285079 291000 295087 296007 296059 299086 300091 302008 304034 304074 306005 3096 33039 351093"
 )
 _BSDS = "*BSDS500/data/images"
-# Its validation images are B100 and hold CBSD68, pixel for pixel: they are test images and never go into the training set.
+# Its validation images are B100 and include CBSD68, pixel for pixel: they are test images and must not be trained on.
 _BSDS500 = Archive(
     "https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip",
     "BSDS500-master.zip",
@@ -212,9 +212,9 @@ ORIGINS = {
         names=("img_{:03d}", 1),
     ),
     "Manga109": Origin("test SR", 109, "http://www.manga109.org/en/", "academic use, on request"),
-    "CBSD68": Origin("test noise, colour", 68, "https://github.com/BIDS/BSDS500", "non-commercial research", archives=(_BSDS500,)),
-    "Kodak24": Origin("test noise, colour", 24, _FFDNET, "free use", names=("kodim{:02d}", 1)),
-    "McMaster": Origin("test noise, colour", 18, _FFDNET, _RESEARCH),
+    "CBSD68": Origin("test noise, color", 68, "https://github.com/BIDS/BSDS500", "non-commercial research", archives=(_BSDS500,)),
+    "Kodak24": Origin("test noise, color", 24, _FFDNET, "free use", names=("kodim{:02d}", 1)),
+    "McMaster": Origin("test noise, color", 18, _FFDNET, _RESEARCH),
     "Set12": Origin("test noise, gray", 12, _FFDNET, _RESEARCH),
     "BSD68": Origin("test noise, gray", 68, _FFDNET, "non-commercial research"),
     "Classic5": Origin("test JPEG, gray", 5, _FBCNN, _RESEARCH),
@@ -226,7 +226,7 @@ ORIGINS = {
     "Test2800": Origin("test rain", 2800, _RESTORMER, _RESEARCH, pairs=True),
 }
 
-# Names that stand for several sets.
+# Names of groups of sets.
 GROUPS = {
     "DF2K": ("DIV2K", "Flickr2K"),
     "DFWB": ("DIV2K", "Flickr2K", "WED", "BSDS400"),

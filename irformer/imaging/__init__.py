@@ -1,1 +1,1 @@
-"""Pixels: reading image files, colour and gray, resizing."""
+"""Images: reading and writing files, color conversion, resizing."""

@@ -1,8 +1,8 @@
-"""From the bytes of an image file to its pixels, by the decoder that reports damage in each format.
+"""Decoding image files, with the decoder that reports damage for each format.
 
-OpenCV decodes PNG, JPEG and WebP, since published results were computed from its pixels. It returns TIFF files whose compressed data are
-damaged as if they were whole, drops the alpha channel of gray ones and multiplies colours by it; Pillow does none of this, but reads no
-16-bit colour. BMP files go to Pillow too, which reports truncated ones without a C++ trace on standard error.
+OpenCV decodes PNG, JPEG and WebP, because published results were computed from its pixels. For TIFF files it ignores damage to the
+compressed data, drops the alpha channel of gray images and multiplies colors by alpha. Pillow does none of this, but cannot read 16-bit
+color. Pillow also decodes BMP files, because it reports truncated ones without a C++ trace on standard error.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class DecodedImage:
 
     Args:
         pixels: [H, W, 3], RGB, or [H, W, 1], gray; uint8 or uint16.
-        alpha: [H, W], of the same type, 0 (transparent) to the largest value (opaque); None where the file has none.
+        alpha: [H, W], of the same type, from 0 (transparent) to the largest value (opaque); None if the file has no alpha channel.
     """
 
     pixels: Pixels
@@ -42,7 +42,7 @@ class DecodedImage:
 
     @property
     def opaque(self) -> bool:
-        """Whether no pixel is transparent, not even in part."""
+        """Whether all pixels are fully opaque."""
         return self.alpha is None or bool(self.alpha.min() == np.iinfo(self.alpha.dtype).max)
 
 
@@ -50,11 +50,11 @@ def decode(data: bytes, header: FileHeader) -> DecodedImage:
     """Decode the bytes of an image file.
 
     Args:
-        data: the whole file.
-        header: of these bytes.
+        data: content of the file.
+        header: header of the same file.
 
     Raises:
-        ImageError: the data are damaged, or of a kind that would be read wrong.
+        ImageError: the data are damaged, or of a kind that would be decoded incorrectly.
     """
     require_readable(header)
     if header.format in ("TIFF", "BMP"):
@@ -63,18 +63,18 @@ def decode(data: bytes, header: FileHeader) -> DecodedImage:
         stored = _decode_by_opencv(data, header)
     _require_size(stored.pixels, header)
     if header.premultiplied and not stored.opaque:
-        raise ImageError("colours are multiplied by alpha, expected unassociated alpha", remedy="convert the file")
+        raise ImageError("colors are multiplied by alpha, expected unassociated alpha", remedy="convert the file")
     return stored
 
 
 def decode_gray(data: bytes, header: FileHeader) -> NDArray[np.uint8]:
-    """Decode an opaque 8-bit colour file as gray [H, W, 1], upright, by OpenCV's own conversion for its format.
+    """Decode an opaque 8-bit color file as gray [H, W, 1], upright, by OpenCV's conversion for its format.
 
     Raises:
         ImageError: the data are damaged.
     """
     if header.format in ("TIFF", "BMP"):
-        image = decode(data, header)  # OpenCV would not notice damage in a TIFF
+        image = decode(data, header)  # OpenCV does not detect damage in a TIFF
         if header.format == "TIFF" or image.alpha is None:
             return gray_as_opencv_reads(image.pixels)  # type: ignore[arg-type]
     try:
@@ -90,24 +90,24 @@ def decode_gray(data: bytes, header: FileHeader) -> NDArray[np.uint8]:
 
 def _require_size(pixels: NDArray, header: FileHeader) -> None:
     if pixels.shape[:2] != header.upright_size:
-        raise ImageError("damaged, header and pixels disagree about the size")
+        raise ImageError("damaged, header and pixels differ in size")
 
 
 def require_readable(header: FileHeader) -> None:
-    """See that a file is of a kind that is decoded without loss.
+    """Check that a file is of a kind that can be decoded without loss.
 
     Raises:
         ImageError: it is not; the message says what was found.
     """
     if header.colours not in ("gray", "rgb", "palette"):
-        raise ImageError(f"colours are {header.colours}, expected RGB or gray", remedy="convert the file")
+        raise ImageError(f"colors are {header.colours}, expected RGB or gray", remedy="convert the file")
     if header.samples != "unsigned" or header.depth > 16:
         found = f"{header.depth}-bit samples" if header.samples == "unsigned" else f"samples are {header.samples}"
-        raise ImageError(f"{found}, expected 8 or 16 bits without sign", remedy="convert the file")
+        raise ImageError(f"{found}, expected 8 or 16 bits unsigned", remedy="convert the file")
 
 
 def upright(pixels: NDArray, orientation: int) -> NDArray:
-    """Turn stored pixels [H, W, ...] by EXIF orientation, 1 to 8: cameras store what the sensor saw."""
+    """Rotate or flip stored pixels [H, W, ...] by their EXIF orientation, 1 to 8."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[:, ::-1]
     return np.rot90(pixels, {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0))
@@ -122,14 +122,14 @@ def _decode_by_opencv(data: bytes, header: FileHeader) -> DecodedImage:
         raise damaged()
     image, alpha = _split(pixels)
     if header.colours == "gray" and image.shape[2] == 3:
-        image = image[..., :1]  # gray with alpha comes as four channels
+        image = image[..., :1]  # OpenCV returns gray with alpha as four channels
     if header.transparent is not None:
         alpha = _alpha_of(image, header)
     return _turned(image, alpha, header.orientation)
 
 
 def _split(pixels: NDArray) -> tuple[Pixels, Pixels | None]:
-    """OpenCV's [H, W], BGR or BGRA as RGB or gray [H, W, C] and alpha."""
+    """Convert OpenCV's [H, W], BGR or BGRA to RGB or gray [H, W, C] and alpha."""
     if pixels.ndim == 2:
         return pixels[..., None], None
     if pixels.shape[2] == 4:
@@ -138,7 +138,7 @@ def _split(pixels: NDArray) -> tuple[Pixels, Pixels | None]:
 
 
 def _alpha_of(image: Pixels, header: FileHeader) -> Pixels:
-    """The alpha channel that one transparent colour stands for."""
+    """Return the alpha channel that a single transparent color defines."""
     spread = 255 // (2**header.depth - 1) if header.depth < 8 else 1
     opaque = (image != np.array(header.transparent) * spread).any(-1)
     return opaque.astype(image.dtype) * image.dtype.type(np.iinfo(image.dtype).max)
@@ -153,13 +153,13 @@ def _decode_by_pillow(data: bytes, header: FileHeader) -> DecodedImage:
     image: ImageFile
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is damaged is refused, and tags that are of no use to the pixels may be
+            warnings.simplefilter("ignore")  # damaged pixels are refused below, and damaged tags that do not affect pixels are harmless
             image = (TiffImageFile if header.format == "TIFF" else BmpImageFile)(io.BytesIO(data))
             image.load()
-            turned = ImageOps.exif_transpose(image)  # loading a TIFF turns it and clears the tag, since Pillow 9
+            turned = ImageOps.exif_transpose(image)  # since Pillow 9, loading a TIFF rotates it and clears the tag
     except MemoryError:
         raise
-    except Exception:  # a decoder that meets hostile bytes may raise anything
+    except Exception:  # a decoder may raise anything on hostile input
         raise damaged() from None
     mode = {"1": "L", "P": "RGB", "YCbCr": "RGB", "RGBX": "RGB"}.get(turned.mode, turned.mode)
     pixels = np.asarray(turned.convert(mode) if mode != turned.mode else turned)
@@ -173,7 +173,7 @@ def _decode_by_pillow(data: bytes, header: FileHeader) -> DecodedImage:
 
 
 def _decode_deep_tiff(data: bytes, header: FileHeader) -> DecodedImage:
-    """16 bits for each of three colours, which Pillow does not read; OpenCV reports damage on standard error alone."""
+    """Decode 16-bit RGB, which Pillow cannot read; OpenCV reports damage only on standard error."""
     with native_stderr() as lines:
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -186,7 +186,7 @@ def _decode_deep_tiff(data: bytes, header: FileHeader) -> DecodedImage:
 
 @contextlib.contextmanager
 def native_stderr() -> Iterator[list[str]]:
-    """Collect the lines that libraries write to file descriptor 2 within; they are in the list when the block is left."""
+    """Collect the lines that libraries write to file descriptor 2; the list is filled when the block exits."""
     lines: list[str] = []
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,4 +1,4 @@
-"""How a colour image becomes gray: two rules are in use, and to mix them up costs up to 0.8 dB (jiaxi-jiang/FBCNN, issue 7)."""
+"""Conversion of color images to gray; confusing the two rules in use costs up to 0.8 dB (jiaxi-jiang/FBCNN, issue 7)."""
 
 from typing import Literal
 
@@ -10,15 +10,15 @@ GrayRule = Literal["matlab", "opencv"]
 
 
 def to_gray(rgb: NDArray[np.uint8], rule: GrayRule) -> NDArray[np.uint8]:
-    """Gray of a decoded colour image: [H, W, 3] RGB to [H, W, 1], both uint8.
+    """Convert a decoded color image to gray: [H, W, 3] RGB to [H, W, 1], both uint8.
 
     Args:
         rgb: the image.
-        rule: `matlab` is Y of rgb2ycbcr, rounded, in 16 to 235 (SwinIR's JPEG tests); `opencv` is cvtColor's luma in 0 to 255. OpenCV's
-            file readers have further roundings of their own, so that test images are read as gray (`irformer.imaging.images.read_gray`).
+        rule: `matlab` is the rounded Y of rgb2ycbcr, 16 to 235 (SwinIR's JPEG tests); `opencv` is cvtColor's luma, 0 to 255. OpenCV's
+            file readers round differently, so test images are read directly as gray (`irformer.imaging.images.read_gray`).
     """
     if rule == "matlab":
-        # Pixels / 255 in float32 and a sum in the order of BGR, as in the published test code: 194 colours are ties, which go up.
+        # Pixels / 255 in float32, summed in BGR order, as in the published test code: 194 colors are ties, which this rounds up.
         red, green, blue = ((rgb[..., c].astype(np.float32) / np.float32(255)).astype(np.float64) for c in range(3))
         gray = (24.966 * blue + 128.553 * green + 65.481 * red + 16.0).round().astype(np.uint8)
     else:
@@ -27,9 +27,9 @@ def to_gray(rgb: NDArray[np.uint8], rule: GrayRule) -> NDArray[np.uint8]:
 
 
 def gray_as_opencv_reads(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gray of the pixels of a TIFF or BMP file, [H, W, 3] to [H, W, 1], as OpenCV's readers of these formats make it.
+    """Convert the pixels of a TIFF or BMP file to gray, [H, W, 3] to [H, W, 1], as OpenCV's readers of these formats do.
 
-    The weights are those of cvtColor in 14 bits, where cvtColor has 15: one colour in 400 is a level apart.
+    The weights are cvtColor's with 14 instead of 15 bits: one color in 400 differs by one level.
     """
     red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
     return ((red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) >> 14).astype(np.uint8)[..., None]

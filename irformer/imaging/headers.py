@@ -1,7 +1,7 @@
-"""Headers of image files: what a file holds, read from its first and last bytes without decoding it.
+"""Image headers, read from the first and last bytes of a file without decoding it.
 
-One parser for each of the five formats. None of them consults a global limit on the number of pixels, as `PIL.Image.open` does; the
-caller applies its own.
+There is one parser for each of the five formats. Unlike `PIL.Image.open`, they apply no global limit on the number of pixels; the caller
+applies its own.
 """
 
 import struct
@@ -15,16 +15,16 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-_TAIL = 4096  # bytes at the end of a file in which its end marker is looked for; some writers add padding behind it
+_TAIL = 4096  # bytes at the end of a file that are searched for its end marker; some writers append padding
 _UNREADABLE = "not a readable image"
-_CUT = "truncated, the file stops before its end marker"
+_CUT = "truncated, the file ends before its end marker"
 
 
 class ImageError(ValueError):
-    """A file that is not read. The caller, who knows its path, makes a `UserError` of it.
+    """An image file that cannot be read; the caller, which knows the path, converts it to a `UserError`.
 
     Args:
-        reason: what was found, and expected.
+        reason: what was found and what was expected.
         remedy: what the user can do.
     """
 
@@ -33,26 +33,26 @@ class ImageError(ValueError):
 
 
 def damaged() -> ImageError:
-    """What is raised where the data of an image contradict themselves."""
+    """Return the error for inconsistent image data."""
     return ImageError("cannot be decoded, the file is damaged", remedy="restore or remove it")
 
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What an image file holds.
+    """The header of an image file.
 
     Args:
         format: PNG, JPEG, BMP, TIFF or WEBP.
         width: in pixels, as stored.
         height: in pixels, as stored.
-        colours: `gray`, `rgb`, `palette`, or the name of a colour space that is not read.
-        depth: bits of a sample; fewer than 8 are spread over 0 to 255 when the file is decoded.
+        colours: `gray`, `rgb`, `palette`, or the name of an unsupported color space.
+        depth: bits per sample; fewer than 8 are scaled to 0 to 255 during decoding.
         alpha: whether the file can hold transparent pixels.
-        orientation: by EXIF or TIFF tag, 1 (upright) to 8.
-        transparent: the gray level or colour that a PNG's tRNS chunk declares to be transparent.
-        premultiplied: colours are stored multiplied by alpha.
-        inverted: 0 is white.
-        samples: `unsigned`, or what the samples of a TIFF are instead.
+        orientation: EXIF or TIFF orientation, 1 (upright) to 8.
+        transparent: the gray level or color that a PNG's tRNS chunk declares transparent.
+        premultiplied: whether colors are stored multiplied by alpha.
+        inverted: whether 0 is white.
+        samples: `unsigned`, or another sample format of TIFF.
     """
 
     format: str
@@ -69,20 +69,20 @@ class FileHeader:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Height and width in pixels once the image is turned upright."""
+        """Height and width in pixels of the upright image."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
-    """Parse the header of an image file of any of the five formats; its content decides, not its name.
+    """Parse the header of an image file in any of the five formats, detected from its content.
 
     Args:
         file: the open file.
-        size: of the file in bytes.
-        whole: all of the file is to be decoded: check the checksums of a PNG before a decoder sees it.
+        size: size of the file in bytes.
+        whole: whether the whole file will be decoded; if so, all checksums of a PNG are verified first.
 
     Raises:
-        ImageError: the file is of another format, damaged or truncated.
+        ImageError: the file has another format, or is damaged or truncated.
     """
     file.seek(0)
     start = file.read(16)
@@ -92,15 +92,15 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
         raise ImageError(f"{_UNREADABLE} ({size} bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged tags, which are of no use here, or refused
+            warnings.simplefilter("ignore")  # Pillow warns about damaged tags, which are either unused here or refused
             header = parse(file, size, whole)
     except ImageError:
         raise
     except OSError as error:
         if error.errno:
-            raise  # the disk's, not the file's
+            raise  # a fault of the disk, not of the file
         raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
-    except Exception:  # a parser that meets hostile bytes may raise anything
+    except Exception:  # a parser may raise anything on hostile input
         raise ImageError(f"{_UNREADABLE} ({size} bytes)") from None
     if header.width < 1 or header.height < 1:
         raise ImageError(f"{_UNREADABLE} ({header.width}x{header.height} pixels)")
@@ -108,16 +108,16 @@ def parse_header(file: BinaryIO, size: int, whole: bool = False) -> FileHeader:
 
 
 def require_enough_bytes(header: FileHeader, size: int) -> None:
-    """See that a file of `size` bytes can hold as many pixels as its header says; a decoder would allocate them all before it finds out.
+    """Check that a file of `size` bytes can contain the pixels that its header declares; a decoder allocates all of them first.
 
     Raises:
-        ImageError: it cannot.
+        ImageError: the file is too small.
     """
     pixels = header.width * header.height
-    # Deflate shrinks to 1/1032 at most, and JPEG spends a bit on each block, of which the largest have 32x32 pixels.
+    # Deflate compresses to 1/1032 at best; JPEG needs at least one bit per block, of at most 32x32 pixels.
     least = {"PNG": pixels * header.depth // 8 // 1032, "JPEG": pixels // (32 * 32 * 8)}.get(header.format, 0)
     if size < least:
-        raise ImageError(f"damaged, {size} bytes cannot hold the {header.width}x{header.height} pixels of its header")
+        raise ImageError(f"damaged, {size} bytes cannot contain the {header.width}x{header.height} pixels that its header declares")
 
 
 def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
@@ -151,14 +151,14 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
         elif kind == b"acTL":
             animated = int.from_bytes(body[:4], "big") > 1
     if animated:
-        raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
+        raise ImageError("an animation, expected a single image", remedy="save each frame as a separate file")
     width, height, depth, code = struct.unpack(">IIBB", header[:10])
     colours = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}[code]
     key = None
     if transparent is not None and code in (0, 2):
         key = struct.unpack(f">{len(transparent) // 2}H", transparent)
         if len(key) != code + 1:
-            raise ImageError("damaged, the tRNS chunk does not fit the kind of image")
+            raise ImageError("damaged, the tRNS chunk does not match the kind of image")
     return FileHeader(
         "PNG", width, height, colours,
         depth=depth if code != 3 else 8,
@@ -169,7 +169,7 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
 
 
 def _late_exif(tail: bytes) -> bytes:
-    """The EXIF data of a PNG that has it behind its pixels, as some programs write it."""
+    """Return the EXIF data of a PNG that stores it after the pixels, as some programs do."""
     place = tail.rfind(b"eXIf")
     if place < 4:
         return b""
@@ -197,15 +197,15 @@ def _parse_tiff(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
     image = TiffImageFile(file)
     header = _tiff_header(image)
     if _has_second_page(image):
-        raise ImageError("several pages, expected a single image", remedy="save each page as a file of its own")
+        raise ImageError("several pages, expected a single image", remedy="save each page as a separate file")
     return header
 
 
 def _has_second_page(image: TiffImageFile) -> bool:
-    """Whether another image follows that is more than a smaller copy of the first, as cameras add."""
+    """Return whether a second image follows that is more than a thumbnail, which cameras add."""
     try:
         image.seek(1)
-    except Exception:  # the end, or bytes behind the image that are none
+    except Exception:  # the end of the file, or trailing bytes that are not an image
         return False
     return not int(image.tag_v2.get(254, 0)) & 1
 
@@ -235,7 +235,7 @@ def _parse_webp(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
     if kind == b"VP8X":
         alpha = bool(start[0] & 0x10)
         if start[0] & 0x02:
-            raise ImageError("an animation, expected a single image", remedy="save each frame as a file of its own")
+            raise ImageError("an animation, expected a single image", remedy="save each frame as a separate file")
         width, height = (int.from_bytes(start[i : i + 3], "little") + 1 for i in (4, 7))
         exif = _webp_exif(file, size) if start[0] & 0x08 else b""
     elif kind == b"VP8L" and start[0] == 0x2F:
@@ -258,7 +258,7 @@ def _webp_exif(file: BinaryIO, size: int) -> bytes:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Orientation by EXIF data, 1 (upright) to 8; 1 where the data do not say."""
+    """Return the orientation in EXIF data, 1 (upright) to 8; 1 if there is none."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) < 10:

@@ -1,4 +1,4 @@
-"""Image files: one reader for all, which gives the pixels of a file or says by name why it does not."""
+"""Reading and writing image files; every error names the file and the reason."""
 
 import contextlib
 import hashlib
@@ -21,12 +21,12 @@ from irformer.imaging.headers import FileHeader, ImageError, parse_header, requi
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_MEGAPIXELS = 1000.0
-"""The size of image that readers accept where the caller names no other, in millions of pixels."""
+"""Default limit on the size of an image, in millions of pixels."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What can be known of an image file without decoding it: its size in pixels, upright, and whether it has a single channel."""
+    """The properties of an image file that are known without decoding it: its upright size in pixels, and whether it is gray."""
 
     path: Path
     height: int
@@ -35,14 +35,14 @@ class ImageHeader:
 
 
 def list_images(folder: Path, remedy: str) -> list[Path]:
-    """The image files of a folder, sorted by name.
+    """List the image files of a folder, sorted by name.
 
     Args:
         folder: the folder.
-        remedy: what the user can do where it is missing or empty; ends the message.
+        remedy: end of the error message: what the user can do if the folder is missing or empty.
 
     Raises:
-        UserError: the folder is missing, cannot be read, or holds no images.
+        UserError: the folder is missing, cannot be read, or contains no images.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: {remedy}")
@@ -55,42 +55,42 @@ def list_images(folder: Path, remedy: str) -> list[Path]:
 
 
 def require_distinct_stems(paths: Sequence[Path]) -> None:
-    """See that no two files differ in their suffix alone: partners and results are found by the name without it.
+    """Check that no two files differ only in their suffix, because pairs and results are matched by the name without it.
 
     Raises:
-        UserError: `a.png` and `a.jpg` are among the files; the first two are named.
+        UserError: the files include, for example, `a.png` and `a.jpg`; the message names the first two.
     """
     seen: dict[str, Path] = {}
     doubled = [(seen[path.stem], path) for path in paths if seen.setdefault(path.stem, path) != path]
     if doubled:
         first, second = doubled[0]
         raise UserError(
-            f"{first.parent}: {first.name} and {second.name} differ in their suffix alone ({len(doubled)} such), expected one file of each "
+            f"{first.parent}: {first.name} and {second.name} differ only in their suffix ({len(doubled)} such), expected one file of each "
             "name: remove or rename one of them"
         )
 
 
 def printable(name: str) -> str:
-    r"""A name that every encoding can write: bytes of a file name that are not UTF-8 are spelled out as \xff."""
+    r"""Make a file name printable in every encoding: bytes that are not UTF-8 are written as \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # such as links in a circle, which are named when they are read
+    except OSError:  # for example circular links, which are reported when they are read
         return False
 
 
 def read_header(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ImageHeader:
-    """Read the size of an image file, and see that the file is whole and of a kind that `read_image` reads.
+    """Read the size of an image file, and check that it is complete and of a kind that `read_image` supports.
 
     Args:
-        path: of the file.
-        max_megapixels: the largest image that is accepted, in millions of pixels.
+        path: path of the file.
+        max_megapixels: largest accepted image, in millions of pixels.
 
     Raises:
-        UserError: the file is unreadable, truncated, too large, or of a kind that would be read wrong (16-bit, CMYK).
+        UserError: the file is unreadable, truncated, too large, or of an unsupported kind (16-bit, CMYK).
     """
     with _opened(path) as file:
         header = _header(file, max_megapixels)
@@ -99,20 +99,20 @@ def read_header(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ImageHead
 
 
 def decode_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedImage:
-    """Decode an image file of any kind: 8 or 16 bits, gray or RGB, with or without alpha, always upright.
+    """Decode an image file: 8 or 16 bits, gray or RGB, with or without alpha, always upright.
 
-    A palette is looked up, the transparent colour of a PNG (tRNS) becomes an alpha channel, and the orientation that EXIF data or a TIFF
-    tag give is applied. Files of fewer than 8 bits are spread over 0 to 255.
+    Palettes are resolved, the transparent color of a PNG (tRNS) becomes an alpha channel, and the orientation in EXIF data or a TIFF tag
+    is applied. Samples of fewer than 8 bits are scaled to 0 to 255.
 
     Args:
-        path: of the file, which is opened once.
-        max_megapixels: the largest image that is decoded, in millions of pixels; checked before anything is allocated for its pixels.
+        path: path of the file, which is opened once.
+        max_megapixels: largest accepted image, in millions of pixels; checked before memory is allocated for pixels.
 
     Returns:
         Pixels [H, W, 3] (RGB) or [H, W, 1] (gray), uint8 or uint16, and alpha [H, W] of the same type or None.
 
     Raises:
-        UserError: the file is unreadable, damaged, too large, or of a kind that is not decoded without loss (CMYK, floating point).
+        UserError: the file is unreadable, damaged, too large, or cannot be decoded without loss (CMYK, floating point).
     """
     with _opened(path) as file:
         return decode(*_whole(file, max_megapixels))
@@ -121,12 +121,12 @@ def decode_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedI
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Read an image file as RGB [H, W, 3], uint8, upright.
 
-    A gray file gives three equal channels, as OpenCV's colour mode and so all published results; a palette is looked up; an alpha channel
-    that is opaque everywhere is dropped.
+    A gray file gives three equal channels, as in OpenCV's color mode and hence all published results. Palettes are resolved, and a fully
+    opaque alpha channel is dropped.
 
     Args:
-        path: of the file.
-        max_megapixels: the largest image that is decoded, in millions of pixels.
+        path: path of the file.
+        max_megapixels: largest accepted image, in millions of pixels.
 
     Raises:
         UserError: the file is unreadable, damaged, too large, 16-bit, CMYK, or partly transparent.
@@ -138,14 +138,14 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np
 
 
 def read_gray(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
-    """Read an image file as gray [H, W, 1], uint8, upright, with the very bytes of cv2.imread(path, cv2.IMREAD_GRAYSCALE).
+    """Read an image file as gray [H, W, 1], uint8, upright, byte for byte like cv2.imread(path, cv2.IMREAD_GRAYSCALE).
 
-    A gray file is read as it is. Of a colour file every decoder of OpenCV makes gray in its own way (JPEG gives the Y that it stores, PNG
-    rounds otherwise than cvtColor, by one level in half of the pixels), so that turning decoded colour gray would not give these bytes.
+    Each of OpenCV's decoders converts color to gray in its own way (JPEG returns the stored Y; PNG differs from cvtColor by one level in
+    half of the pixels), so converting decoded color would not give the same bytes.
 
     Args:
-        path: of the file.
-        max_megapixels: the largest image that is decoded, in millions of pixels.
+        path: path of the file.
+        max_megapixels: largest accepted image, in millions of pixels.
 
     Raises:
         UserError: as `read_image`.
@@ -161,62 +161,62 @@ def read_gray(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.
 
 
 def read_intact_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
-    """Read an image as `read_image` does, and refuse a JPEG whose damage the decoder has noticed and painted over.
+    """Read an image like `read_image`, but also refuse a JPEG in which the decoder concealed damage.
 
-    libjpeg fills in what it cannot decode and writes a warning to the process's standard error, from where it is taken here; so this is
-    for preparing data, in one thread, not for training. A damage that leaves a valid stream behind cannot be noticed by anyone.
+    libjpeg fills in what it cannot decode and only writes a warning to the process's standard error, which this function captures. Use it
+    to prepare data, in a single thread, not in training. Damage that leaves a valid stream cannot be detected.
 
     Raises:
-        UserError: the file is damaged, or of a kind that `read_image` refuses.
+        UserError: the file is damaged, or of a kind that `read_image` does not support.
     """
     with native_stderr() as warnings:
         pixels = read_image(path, max_megapixels)
     if warnings:
-        raise UserError(f"{path}: damaged, the decoder says '{warnings[0]}': restore or remove the file")
+        raise UserError(f"{path}: damaged, the decoder reports '{warnings[0]}': restore or remove the file")
     return pixels
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> str:
-    """What two equal images share, also where one is flipped, turned or transposed, and other photographs do not.
+    """Compute a fingerprint of an image [H, W, 3] that is invariant to flips, rotations and transposition.
 
-    The digest of the number of pixels and of how often each value occurs in each channel of [H, W, 3].
+    It is a digest of the histogram of each channel.
     """
     counts = [cv2.calcHist([pixels], [channel], None, [256], [0, 256]) for channel in range(pixels.shape[2])]
     return hashlib.blake2b(np.stack(counts).tobytes(), digest_size=16).hexdigest()
 
 
 def write_image(path: Path, image: Pixels, alpha: Pixels | None = None) -> None:
-    """Write an image in the format of the path's suffix, without loss except as JPEG.
+    """Write an image in the format of the path's suffix; all formats but JPEG are lossless.
 
     Args:
-        path: PNG and TIFF hold 8 and 16 bits, the other formats 8 bits.
+        path: path of the file; PNG and TIFF support 8 and 16 bits, the other formats 8 bits.
         image: RGB [H, W, 3] or gray [H, W, 1], uint8 or uint16.
-        alpha: [H, W], of the same type; PNG, WebP and 8-bit TIFF hold it. Gray with alpha is written as three equal channels.
+        alpha: [H, W], of the same type, for PNG, WebP and 8-bit TIFF. Gray with alpha is written as three equal channels.
 
     Raises:
-        UserError: the suffix is unknown, the format cannot hold the image, or the file cannot be written.
+        UserError: the suffix is unknown, the format does not support the image, or the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown image format; known: {', '.join(SUFFIXES)}")
     if image.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
-        raise UserError(f"{path}: {suffix} files hold 8 bits for each channel, and the image has 16: write a .png or .tif file")
+        raise UserError(f"{path}: {suffix} files have 8 bits per channel, and the image has 16: write a .png or .tif file")
     if alpha is not None and (suffix in (".jpg", ".jpeg", ".bmp") or (suffix != ".png" and image.dtype == np.uint16)):
-        raise UserError(f"{path}: {suffix} files hold no {8 * image.dtype.itemsize}-bit image with alpha: write a .png file")
+        raise UserError(f"{path}: {suffix} files do not support {8 * image.dtype.itemsize}-bit images with alpha: write a .png file")
     encoded = _encode(suffix, image, alpha)
     if encoded is None:
-        raise UserError(f"{path}: {suffix} files hold no image of {image.shape[1]}x{image.shape[0]} pixels: write a .png file")
+        raise UserError(f"{path}: {suffix} files do not support images of {image.shape[1]}x{image.shape[0]} pixels: write a .png file")
     try:
         path.write_bytes(encoded)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}): name another place or make room") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}): choose another path or free some space") from None
 
 
 def _encode(suffix: str, image: Pixels, alpha: Pixels | None) -> bytes | None:
-    """The bytes of a file, or None where the format cannot hold an image of this size."""
+    """Encode an image as a file; return None if the format does not support its size."""
     if alpha is not None:
         channels = np.dstack([image if image.shape[2] == 3 else np.repeat(image, 3, axis=2), alpha])
-        if suffix != ".png":  # OpenCV forgets colours below alpha 0 in WebP, and the kind of the fourth channel in TIFF
+        if suffix != ".png":  # OpenCV loses colors below alpha 0 in WebP, and the type of the fourth channel in TIFF
             return _encode_by_pillow("TIFF" if suffix.startswith(".tif") else "WEBP", channels)
         image = channels[..., [2, 1, 0, 3]]
     else:
@@ -240,12 +240,12 @@ def _encode_by_pillow(name: str, channels: NDArray) -> bytes | None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Raise what goes wrong within as one line that names the file."""
+    """Convert errors inside the block to a user error that names the file."""
     try:
         yield
     except FileNotFoundError:
         if path.is_symlink():
-            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist: mend or remove the link") from None
+            raise UserError(f"{path}: a link to {path.readlink()}, which does not exist: fix or remove the link") from None
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         if not error.errno:
@@ -254,20 +254,20 @@ def _naming(path: Path) -> Iterator[None]:
     except ImageError as error:
         raise UserError(f"{path}: {error}") from None
     except MemoryError:
-        raise UserError(f"{path}: too large for the memory that is free: cut the image into parts, or free memory") from None
+        raise UserError(f"{path}: too large for the available memory: cut the image into parts, or free memory") from None
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The regular file at a path, opened once for all that is read of it."""
+    """Open a regular file, once for everything that is read from it."""
     with _naming(path):
-        # Without O_NONBLOCK, opening a FIFO or a device may wait for its other end.
+        # Without O_NONBLOCK, opening a FIFO or a device may block until its other end is opened.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             os.close(descriptor)
             kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
-            raise UserError(f"{path}: {kind}, expected an image file: name or put a file there")
+            raise UserError(f"{path}: {kind}, expected an image file: choose another path, or put a file there")
         with os.fdopen(descriptor, "rb") as file:
             yield file
 
@@ -288,7 +288,7 @@ def _header(file: BinaryIO, max_megapixels: float, whole: bool = False) -> FileH
     if header.width * header.height > max_megapixels * 1e6:
         raise ImageError(
             f"{found}, expected at most {max_megapixels:g} megapixels",
-            remedy="cut the image into parts, or accept it by data.max_megapixels where a configuration is read",
+            remedy="cut the image into parts, or, in commands with a configuration, raise data.max_megapixels",
         )
     if header.width * header.height > int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 2**30)) or max(header.upright_size) > 2**20:
         raise ImageError(
@@ -299,7 +299,7 @@ def _header(file: BinaryIO, max_megapixels: float, whole: bool = False) -> FileH
 
 
 def _whole(file: BinaryIO, max_megapixels: float) -> tuple[bytes, FileHeader]:
-    """The bytes of a file, read once its size is known to be bearable, and their header."""
+    """Read a whole file and its header, after checking its size."""
     _header(file, max_megapixels)
     file.seek(0)
     data = file.read()
@@ -308,14 +308,14 @@ def _whole(file: BinaryIO, max_megapixels: float) -> tuple[bytes, FileHeader]:
 
 def _require_8_bits(header: FileHeader) -> None:
     if header.depth > 8:
-        raise ImageError("more than 8 bits for each channel, expected 8", remedy="convert the file")
+        raise ImageError("more than 8 bits per channel, expected 8", remedy="convert the file")
     require_readable(header)
 
 
 def _opaque_8_bits(data: bytes, header: FileHeader) -> NDArray[np.uint8]:
-    """Pixels [H, W, 1 or 3] of a file that has nothing else."""
+    """Decode a file to pixels [H, W, 1 or 3], refusing transparency and more than 8 bits."""
     _require_8_bits(header)
     image = decode(data, header)
     if not image.opaque:
-        raise ImageError("partly transparent, and restoration knows no background", remedy="flatten the image to RGB")
+        raise ImageError("partly transparent, expected an opaque image", remedy="flatten the image to RGB")
     return image.pixels  # type: ignore[return-value]

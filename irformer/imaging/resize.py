@@ -1,11 +1,11 @@
-"""MATLAB's imresize (bicubic, antialiased), to the byte: the downscaling behind the published super-resolution numbers.
+"""MATLAB's imresize (bicubic, antialiased), byte for byte: the downscaling behind the published super-resolution numbers.
 
-Two variants are in use, and a test set made by one is not the test set made by the other:
+Two variants are in use, and they produce different test sets:
 
-- `matlab_uint8`: imresize on a uint8 image. MATLAB resizes the rows, rounds to uint8, resizes the columns, and rounds again. This is how
-  the LR files of the EDSR and SwinIR bundles (Set5 ... Urban100, x2 to x4) were made.
-- `matlab_double`: imresize on a double image with one rounding at the end (im2double, imresize, im2uint8; BasicSR's own imresize). i-LN
-  trains and tests on it. 10 to 15 % of the bytes differ from the first variant by 1 or 2.
+- `matlab_uint8`: imresize on a uint8 image. MATLAB resizes the rows, rounds to uint8, resizes the columns, and rounds again. The LR files
+  of the EDSR and SwinIR bundles (Set5 ... Urban100, x2 to x4) were made this way.
+- `matlab_double`: imresize on a double image with a single rounding at the end (im2double, imresize, im2uint8; also BasicSR's imresize).
+  i-LN trains and tests on it. 10 to 15 % of the bytes differ from the first variant by 1 or 2.
 """
 
 from typing import Literal
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 Variant = Literal["matlab_uint8", "matlab_double"]
 
-# Rounding is half up; a tie that float64 arithmetic leaves just below .5 must still go up, as in MATLAB.
+# Halves round up, as in MATLAB, even if float64 arithmetic leaves them just below .5.
 _TIE = 1e-9
 
 
 def imresize(image: NDArray[np.uint8], out_height: int, out_width: int, variant: Variant = "matlab_uint8") -> NDArray[np.uint8]:
-    """Resize by MATLAB's bicubic imresize: cubic kernel with a = -0.5, widened when shrinking, borders mirrored.
+    """Resize like MATLAB's bicubic imresize: cubic kernel with a = -0.5, widened for downscaling, borders mirrored.
 
     Args:
         image: [H, W, C] or [H, W], uint8.
         out_height: height of the result in pixels.
         out_width: width of the result in pixels.
-        variant: when the values are rounded, see the module.
+        variant: when values are rounded; see the module's docstring.
 
     Returns:
         [out_height, out_width, C] (or without C), uint8.
@@ -47,7 +47,7 @@ def _round_to_uint8(values: NDArray) -> NDArray[np.uint8]:
 
 
 def _resize_rows(image: NDArray, out_size: int) -> NDArray[np.float64]:
-    """Resize the first axis; a weighted sum over the few input rows that reach each output row."""
+    """Resize the first axis: each output row is a weighted sum of a few input rows."""
     weights, sources = _contributions(image.shape[0], out_size)
     shape = (-1, *[1] * (image.ndim - 1))
     out = np.zeros((out_size, *image.shape[1:]))
@@ -57,9 +57,9 @@ def _resize_rows(image: NDArray, out_size: int) -> NDArray[np.float64]:
 
 
 def _contributions(in_size: int, out_size: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Weights and input positions of the taps of every output position, both [out_size, taps]; each row of weights sums to 1."""
+    """Return weights and input positions of the taps of each output position, both [out_size, taps]; each row of weights sums to 1."""
     ratio = out_size / in_size
-    stretch = max(1.0, 1.0 / ratio)  # the kernel widens when shrinking: antialiasing
+    stretch = max(1.0, 1.0 / ratio)  # antialiasing: the kernel is widened for downscaling
     support = 4.0 * stretch
     centre = (np.arange(out_size) + 0.5) / ratio - 0.5
     first = np.floor(centre - support / 2).astype(np.intp)
@@ -72,7 +72,7 @@ def _contributions(in_size: int, out_size: int) -> tuple[NDArray[np.float64], ND
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel of Keys (1981) with a = -0.5, 0 beyond a distance of 2."""
+    """Evaluate the cubic convolution kernel of Keys (1981) with a = -0.5; it is 0 beyond a distance of 2."""
     x = np.abs(x)
     inner = (1.5 * x - 2.5) * x**2 + 1
     outer = ((-0.5 * x + 2.5) * x - 4) * x + 2

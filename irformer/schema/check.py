@@ -1,4 +1,4 @@
-"""Comparing a configuration with its description: every wrong value is reported by its key, before anything is built."""
+"""Validation of a configuration against its description: errors name the key, before anything is built."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ from irformer.schema.targets import locate
 
 ROOTS: dict[str, type] = {"train": Train, "benchmark": Benchmark}
 
-# Keys of Hydra's own in a node.
+# Hydra's special keys in a node.
 _HYDRA_KEYS: dict[str, Any] = {
     "_target_": str,
     "_partial_": bool,
@@ -33,7 +33,7 @@ _HYDRA_KEYS: dict[str, Any] = {
     "_recursive_": bool,
     "_convert_": typing.Literal["none", "partial", "object", "all"],
 }
-# Arguments of lightning.Trainer that a run sets itself, whatever the configuration says.
+# Arguments of lightning.Trainer that every run sets itself.
 _SET_BY_RUN = (
     "callbacks",
     "check_val_every_n_epoch",
@@ -45,24 +45,24 @@ _SET_BY_RUN = (
     "plugins",
     "use_distributed_sampler",
 )
-# Types whose values a configuration can hold.
+# Types of values that a configuration can contain.
 _PLAIN = (bool, int, float, str, NoneType, list, dict, tuple, Path)
 _CONTAINERS: dict[Any, Any] = {list: list, tuple: tuple, dict: dict, Sequence: list, Mapping: dict}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def check_config(config: DictConfig, root: str) -> None:
-    """Compare a composed configuration with the description of its keys.
+    """Validate a composed configuration.
 
     Args:
         config: composed from configs/train.yaml or configs/benchmark.yaml.
         root: `train` or `benchmark`.
 
     Raises:
-        UserError: a key is unknown or missing, or a value has another type or lies outside its range. The first is described, further ones
-            are listed by key.
+        UserError: a key is unknown or missing, or a value has the wrong type or is out of range. The message describes the first error and
+            lists the keys of the others.
     """
-    # Values that refer to others are checked after those, or one mistake would be reported where it is used.
+    # Check literal values before references, so an error is reported at its source.
     raw: Any = OmegaConf.to_container(config, resolve=False)
     report(_check_section(ROOTS[root], "", raw))
     # The task of a benchmark may still be missing: it is that of a checkpoint which has not been read yet.
@@ -81,30 +81,30 @@ def check_config(config: DictConfig, root: str) -> None:
 
 
 def check_node(path: str, node: Mapping[str, Any]) -> None:
-    """Compare a part of a configuration that names a class by `_target_` with the class's constructor.
+    """Validate a part of a configuration that names a class by `_target_` against the constructor of that class.
 
     Args:
         path: dotted key of the part, for messages; may be empty.
         node: plain values.
 
     Raises:
-        UserError: as `check_config`.
+        UserError: as for `check_config`.
     """
     report(_check_node(f"{path}." if path else "", node))
 
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Compare arguments, plain values, with the parameters of a class or function.
+    """Validate arguments, given as plain values, against the parameters of a class or function.
 
     Raises:
-        UserError: as `check_config`.
+        UserError: as for `check_config`.
     """
     report(_check_arguments("", target, arguments, frozenset()))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A wrong key or value, described in one line."""
+    """A wrong key or value, and its description in one line."""
 
     key: str
     line: str
@@ -119,7 +119,7 @@ def report(faults: list[Fault]) -> None:
 
 
 def _check_section(section: type, prefix: str, values: Any) -> list[Fault]:
-    """Compare the keys of a part that irformer reads itself with the fields of a class."""
+    """Validate a part that irformer reads itself against the fields of its class."""
     hints = get_type_hints(section, include_extras=True)
     faults = [Fault(f"{prefix}{key}", f"{prefix}{key} is missing: expected {describe(hints[key])}") for key in hints if key not in values]
     for key, value in values.items():
@@ -133,7 +133,7 @@ def _check_section(section: type, prefix: str, values: Any) -> list[Fault]:
 
 
 def _check_trainer(prefix: str, key: str, value: Any) -> list[Fault]:
-    """An argument of lightning.Trainer beyond those that are described."""
+    """Validate an argument of lightning.Trainer that irformer does not describe."""
     if key in _HYDRA_KEYS:
         return _check(f"{prefix}{key}", value, _HYDRA_KEYS[key])
     from lightning import Trainer as LightningTrainer
@@ -147,7 +147,7 @@ def _check_trainer(prefix: str, key: str, value: Any) -> list[Fault]:
 
 
 def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
-    """Compare one value with its type."""
+    """Validate one value against its type."""
     kind, metadata = unwrap(annotation)
     options = members(kind)
     wrong = [Fault(key, f"{key}={show(value)}: expected {describe(annotation)}")]
@@ -165,13 +165,13 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
             return _check_arguments(f"{key}.", locate(target), value, frozenset()) if isinstance(value, dict) else wrong
         if isinstance(only, type) and issubclass(only, Node):
             if not (isinstance(value, dict) and isinstance(value.get("_target_"), str)):
-                return [Fault(key, f"{key}={show(value)}: expected a class by _target_, with its arguments")]
+                return [Fault(key, f"{key}={show(value)}: expected a _target_ class and its arguments")]
             return _check_node(f"{key}.", value, frozenset({"name"}) if only is Model else frozenset())
         if get_origin(only) is dict and Node in members(get_args(only)[1]):
             if not isinstance(value, dict):
                 return wrong
             return [fault for name, part in value.items() for fault in _check(f"{key}.{name}", part, get_args(only)[1])]
-    if _plain_type(annotation) is None:  # an object, which a node builds
+    if _plain_type(annotation) is None:  # an object, built by a node
         of_a_class = len(kinds) == 1 and inspect.isclass(kinds[0]) and kinds[0] not in (object, Any)
         return wrong if of_a_class and not isinstance(value, dict) else _nested_nodes(key, value)
     fault = _leaf_fault(value, annotation)
@@ -180,28 +180,28 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
     return [Fault(key, f"{key}={show(value)}: {fault}")] if fault else wrong
 
 
-def _check_node(prefix: str, node: Mapping[str, Any], further: frozenset[str] = frozenset()) -> list[Fault]:
+def _check_node(prefix: str, node: Mapping[str, Any], extra: frozenset[str] = frozenset()) -> list[Fault]:
     try:
         target = locate(str(node["_target_"]))
     except UserError as error:
         return [Fault(f"{prefix}_target_", f"{prefix}{error}")]
-    return _check_arguments(prefix, target, node, further)
+    return _check_arguments(prefix, target, node, extra)
 
 
-def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[str, Any], further: frozenset[str]) -> list[Fault]:
-    """Compare arguments with a constructor's parameters.
+def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[str, Any], extra: frozenset[str]) -> list[Fault]:
+    """Validate arguments against the parameters of a constructor.
 
     Args:
-        prefix: of the keys, for messages.
+        prefix: prefix of the keys, for messages.
         target: a class, or a function that builds something.
-        values: arguments by name; keys of Hydra's own among them.
-        further: keys that are no arguments and still belong to the part.
+        values: arguments by name, possibly with Hydra's special keys.
+        extra: other allowed keys, which are not arguments.
     """
     known, anything = parameters(target)
     faults = []
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if name in further:
+        if name in extra:
             faults += _check(key, value, Text)
         elif name in _HYDRA_KEYS:
             faults += _check(key, value, _HYDRA_KEYS[name])
@@ -210,7 +210,7 @@ def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[st
         elif anything:
             faults += _nested_nodes(key, value)
         else:
-            remedy = nearest(str(name), [*known, *further]) or f"; '~{key}' removes it"
+            remedy = nearest(str(name), [*known, *extra]) or f"; '~{key}' removes it"
             takes = ", ".join(known) or "no arguments"
             faults.append(Fault(key, f"unknown key {key}: {target.__qualname__} takes {takes}{remedy}"))
     if not values.get("_partial_") and not values.get("_args_"):
@@ -222,7 +222,7 @@ def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[st
 
 @functools.cache
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The parameters that a class or function takes by name, with their types, and whether it takes any others."""
+    """Return the parameters that a class or function accepts by name, with their types, and whether it has `**kwargs`."""
     try:
         signature = inspect.signature(target)
     except (ValueError, TypeError):
@@ -230,7 +230,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = get_type_hints(function, include_extras=True)
-    except Exception:  # annotations of other projects that cannot be evaluated here
+    except Exception:  # annotations of third-party code may not be evaluable here
         hints = {}
     kinds = inspect.Parameter
     named = {
@@ -242,12 +242,14 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
 
 
 def _nested_nodes(key: str, value: Any) -> list[Fault]:
-    """Nodes anywhere inside a value whose own type cannot be checked, such as the terms of a weighted sum."""
+    """Validate nodes at any depth of a value whose own type cannot be checked, such as the terms of a weighted sum."""
     if isinstance(value, dict):
         if isinstance(value.get("_target_"), str):
             return _check_node(f"{key}.", value)
         if set(value) & set(_HYDRA_KEYS):
-            return [Fault(f"{key}._target_", f"{key}._target_ is missing or no text: expected the name of a class, as irformer.norms.ILN")]
+            return [
+                Fault(f"{key}._target_", f"{key}._target_ is missing or not text: expected the name of a class, such as irformer.norms.ILN")
+            ]
         return [fault for name, part in value.items() for fault in _nested_nodes(f"{key}.{name}", part)]
     if isinstance(value, list):
         return [fault for i, part in enumerate(value) for fault in _nested_nodes(f"{key}.{i}", part)]
@@ -255,15 +257,15 @@ def _nested_nodes(key: str, value: Any) -> list[Fault]:
 
 
 def _leaf_fault(value: Any, annotation: Any) -> str | None:
-    """None if a value fits a type; otherwise what is wrong with it, or an empty text where the type says it all."""
+    """Return None if a value has the given type; otherwise a description of the error, empty if the type describes it."""
     kind = unwrap(annotation)[0]
-    if get_origin(kind) is typing.Literal:  # of these, pydantic takes true for 1
+    if get_origin(kind) is typing.Literal:  # pydantic would accept true for 1
         return None if any(type(value) is type(known) and value == known for known in get_args(kind)) else ""
     adapter = _adapter(annotation)
     if adapter is None:
         return None
     try:
-        # As JSON, in which a list stands for any sequence, and with strict types, so that "no" is no boolean and 1.0 no whole number.
+        # Validate as JSON, where a list represents any sequence, with strict types: "no" is not a boolean and 1.0 not an integer.
         adapter.validate_json(json.dumps(value, default=str))
     except ValidationError as error:
         own = [str(item["ctx"]["error"]) for item in error.errors() if item["type"] == "value_error"]
@@ -272,7 +274,7 @@ def _leaf_fault(value: Any, annotation: Any) -> str | None:
 
 
 def _adapter(annotation: Any) -> TypeAdapter | None:
-    """What checks values of a type; None for types that are objects and not plain values."""
+    """Return the validator of a type; None for types of objects, which are not plain values."""
     try:
         return _adapter_of(annotation)
     except TypeError:  # metadata that cannot be hashed
@@ -291,7 +293,7 @@ def _adapter_of(annotation: Any) -> TypeAdapter | None:
 
 
 def _plain_type(annotation: Any) -> Any:
-    """A type without the members that a configuration cannot hold, as `float | Tensor`; None if nothing is left."""
+    """Remove the members of a type that a configuration cannot contain, as in `float | Tensor`; return None if nothing is left."""
     kind, metadata = unwrap(annotation)
     options = members(kind)
     if len(options) > 1:
@@ -309,7 +311,7 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def _check_agreement(config: Mapping[str, Any]) -> list[Fault]:
-    """Keys that have to say the same."""
+    """Check keys of the network that must equal keys of the task."""
     pairs = {"scale": "scale", "in_channels": "channels"}
     faults = []
     for key, name in pairs.items():

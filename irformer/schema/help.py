@@ -1,4 +1,4 @@
-"""What `--help` prints: the keys that people type, on one screen."""
+"""The text of `--help`: the most used keys, on one screen."""
 
 import textwrap
 from pathlib import Path
@@ -29,7 +29,7 @@ _BENCHMARK_KEYS = ("checkpoint", "test_sets", "device", "model", "out")
 
 
 def help_text(root: str, configs: Path) -> str:
-    """The help of train.py or benchmark.py.
+    """Return the help text of train.py or benchmark.py.
 
     Args:
         root: `train` or `benchmark`.
@@ -40,7 +40,7 @@ def help_text(root: str, configs: Path) -> str:
             f"irformer {__version__}: train an image restoration transformer",
             "",
             "  python train.py KEY=VALUE ...            one run",
-            "  python train.py -m KEY=VALUE,VALUE ...   a sweep: one run for each combination",
+            "  python train.py -m KEY=VALUE,VALUE ...   a sweep: one run per combination",
             "  python train.py resume=runs/NAME         resume a run",
         ]
         keys = {name: described(name).doc for name in _TRAIN_KEYS}
@@ -48,7 +48,7 @@ def help_text(root: str, configs: Path) -> str:
         more = f"experiment=NAME      a published recipe, {len(words('experiment', configs))} in configs/experiment"
     else:
         usage = [
-            f"irformer {__version__}: measure a checkpoint on test sets",
+            f"irformer {__version__}: evaluate a checkpoint on test sets",
             "",
             "  python scripts/benchmark.py checkpoint=PATH [task=NAME] ['test_sets=[NAME,...]']",
         ]
@@ -56,13 +56,13 @@ def help_text(root: str, configs: Path) -> str:
         keys = {name: found.doc for name in _BENCHMARK_KEYS if (found := key_of(hints[name])) is not None}
         groups = ("task", "protocol")
         more = ""
-    lines = [*usage, "", "Words that choose from a group:", ""]
+    lines = [*usage, "", "Groups and their options:", ""]
     lines += [
         _entry(f"{group}=", " ".join(_families(words(group, configs)) if group == "task" else words(group, configs))) for group in groups
     ]
     lines += [f"  {more}"] if more else []
     lines += ["", "Keys:", "", *(_entry(f"{name}=", doc) for name, doc in keys.items())]
-    lines += ["", "All keys: docs/configuration.md. --cfg job prints the composed configuration, --hydra-help Hydra's own options."]
+    lines += ["", "All keys: docs/configuration.md. --cfg job prints the composed configuration, --hydra-help the options of Hydra."]
     return "\n".join(lines)
 
 
@@ -71,7 +71,7 @@ def _entry(name: str, text: str) -> str:
 
 
 def _families(names: list[str]) -> list[str]:
-    """Names with the same beginning as one: `sr_x2`, `sr_x3` as `sr_x2|x3`."""
+    """Combine names with a common prefix: `sr_x2`, `sr_x3` to `sr_x2|x3`."""
     families: dict[str, list[str]] = {}
     for name in names:
         stem, _, last = name.rpartition("_")

@@ -1,4 +1,4 @@
-"""What is said of a configuration key besides its type."""
+"""Annotations of configuration keys."""
 
 import types
 import typing
@@ -14,11 +14,11 @@ class Key:
 
     Args:
         doc: one sentence for docs/configuration.md.
-        result: the key affects what a run learns or what its results.json holds. Two runs that differ only in keys without a
-            result are the same experiment, and such keys never appear in the name of a sweep's folder.
-        resume: whether a resumed run may change the key. `fixed`: never, it would be another run. `named`: only if the command line names
-            the key itself. `free`: also through its group, as `trainer=cpu`.
-        identity: `resume=auto` resumes only runs with the same value; None means keys that are `fixed`.
+        result: whether the key affects training or the content of results.json. Runs that differ only in other keys are the same
+            experiment, and other keys never appear in the name of a sweep's folder.
+        resume: whether a resumed run may change the key. `fixed`: never, because it would be a different run. `named`: only if the command
+            line names the key itself. `free`: also through its group, for example by `trainer=cpu`.
+        identity: whether `resume=auto` resumes only runs with the same value; None means the same as `resume == "fixed"`.
         expects: replaces the description of the type in messages and docs.
     """
 
@@ -30,20 +30,20 @@ class Key:
 
     @property
     def identifies(self) -> bool:
-        """Whether two runs with different values are different runs to `resume=auto`."""
+        """Whether `resume=auto` considers runs with different values to be different runs."""
         return self.resume == "fixed" if self.identity is None else self.identity
 
 
 class Node:
-    """Annotation of a part of the configuration that names a class by `_target_`; the class describes its keys."""
+    """Annotation of a part that names a class by `_target_`; the class describes its keys."""
 
 
 class Model(Node):
-    """A node with a further key `name`, which tables and folders use."""
+    """A node with an additional key `name`, used in tables and folder names."""
 
 
 class Arguments:
-    """Annotation of a part that holds the constructor arguments of one class.
+    """Annotation of a part that contains the constructor arguments of a fixed class.
 
     Args:
         target: dotted name of the class.
@@ -54,7 +54,7 @@ class Arguments:
 
 
 def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
-    """A type without its `Annotated` metadata, and that metadata."""
+    """Split a type into the type without `Annotated` and its metadata."""
     metadata: list[Any] = []
     while hasattr(annotation, "__metadata__"):
         metadata += annotation.__metadata__
@@ -63,10 +63,10 @@ def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def key_of(annotation: Any) -> Key | None:
-    """The `Key` in an annotation."""
+    """Return the `Key` in an annotation, or None."""
     return next((item for item in unwrap(annotation)[1] if isinstance(item, Key)), None)
 
 
 def members(annotation: Any) -> list[Any]:
-    """The members of a union; the type itself if it is none."""
+    """Return the members of a union; for another type, the type itself."""
     return list(get_args(annotation)) if get_origin(annotation) in (typing.Union, types.UnionType) else [annotation]

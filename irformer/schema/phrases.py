@@ -1,4 +1,4 @@
-"""Types in words, for error messages and for docs/configuration.md."""
+"""Types and values as text, for error messages and docs/configuration.md."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ _WORDS: dict[Any, tuple[str, str]] = {
 }
 
 
-_OBJECT = "a class by _target_ with its arguments"  # what a configuration cannot hold, but a node builds
+_OBJECT = "a _target_ class and its arguments"  # an object, which a node builds
 
 
 def describe(annotation: Any) -> str:
-    """A type in words, as in "expected a whole number, 1 or more"."""
+    """Describe a type in words, as in "expected a whole number, 1 or more"."""
     kind, metadata = unwrap(annotation)
     for item in metadata:
         if isinstance(item, Key) and item.expects:
@@ -36,7 +36,7 @@ def describe(annotation: Any) -> str:
         words = _alternatives(list(dict.fromkeys(named))) if named else _OBJECT
         return f"{words}, or null" if NoneType in options else words
     if get_origin(kind) is Literal:
-        return _alternatives([str(value) or "an empty word" for value in get_args(kind)])
+        return _alternatives([str(value) or "empty text" for value in get_args(kind)])
     if get_origin(kind) in (list, tuple, Sequence):
         inner = [argument for argument in get_args(kind) if argument is not Ellipsis]
         least = next((item.min_length for item in _flat(metadata) if isinstance(item, MinLen)), 0)
@@ -49,7 +49,7 @@ def describe(annotation: Any) -> str:
         return f"names with {_plural(get_args(kind)[1])}"
     singular = _WORDS.get(kind, (_OBJECT, ""))[0]
     if kind is str and any(isinstance(item, MinLen) for item in metadata):
-        return "text that is not empty"
+        return "non-empty text"
     return singular + _bounds(kind, metadata)
 
 
@@ -70,7 +70,7 @@ def _plural(annotation: Any) -> str:
 
 
 def _bounds(kind: Any, metadata: Sequence[Any]) -> str:
-    """The range of a number, to follow its type: ", 1 or more", " above 0", " from 0 to 1"."""
+    """Describe the range of a number, to follow its type: ", 1 or more", " above 0", " from 0 to 1"."""
     low = high = ""
     for item in _flat(metadata):
         if isinstance(item, Ge):
@@ -91,7 +91,7 @@ def _bounds(kind: Any, metadata: Sequence[Any]) -> str:
 
 
 def _flat(metadata: Sequence[Any]) -> list[Any]:
-    """Metadata with grouped items, such as `Interval`, taken apart."""
+    """Expand grouped metadata, such as `Interval`."""
     return [part for item in metadata for part in (item if isinstance(item, GroupedMetadata) else [item])]
 
 
@@ -101,7 +101,7 @@ def _alternatives(words: Sequence[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the user typed it, in one line of bounded length; text that reads like another type is quoted."""
+    """Format a value as typed by the user, in one line of bounded length; text that looks like another type is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -111,13 +111,13 @@ def show(value: Any) -> str:
     elif isinstance(value, dict):
         text = f"{{{', '.join(f'{name}: {show(part)}' for name, part in value.items())}}}"
     else:
-        text = repr(value) if isinstance(value, str) and _reads_otherwise(value) else str(value)
-    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+        text = repr(value) if isinstance(value, str) and _looks_like_another_type(value) else str(value)
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _reads_otherwise(text: str) -> bool:
-    """Whether a text would be a number, null or nothing if it were typed on the command line."""
+def _looks_like_another_type(text: str) -> bool:
+    """Return whether a text would be parsed as another type, or as nothing, on the command line."""
     if text.strip() != text or text.lower() in ("", "null", "true", "false"):
         return True
     try:

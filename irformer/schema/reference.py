@@ -1,4 +1,4 @@
-"""docs/configuration.md and the text of --help, written from the description of the keys."""
+"""Generation of docs/configuration.md from the description of the keys."""
 
 import inspect
 import re
@@ -36,7 +36,7 @@ _GROUPS = (
 
 
 def configuration_page(configs: Path) -> str:
-    """The whole of docs/configuration.md.
+    """Return the content of docs/configuration.md.
 
     Args:
         configs: folder of the configuration files.
@@ -44,10 +44,10 @@ def configuration_page(configs: Path) -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key of `train.py` and `benchmark.py`. `make configuration` writes this page from `irformer/schema` and from the classes",
-        "that the configuration names. Every value is checked against the same description before anything is built.",
+        "All keys of `train.py` and `benchmark.py`. `make configuration` generates this page from `irformer/schema` and the classes that",
+        "the configuration names. The same description is used to validate every value before anything is built.",
         "",
-        "The column *on resume* says whether a resumed run may change a key: *if named* means that the command line has to name the key",
+        "The column *on resume* says whether a resumed run may change a key; *if named* means only if the command line names the key",
         "itself, not its group.",
         "",
         "## train.py",
@@ -60,7 +60,7 @@ def configuration_page(configs: Path) -> str:
     lines += [
         "## Groups",
         "",
-        "A word chooses from a group, as in `norm=iln`. Its keys change one by one, as in `norm.block.eps=1e-5`.",
+        "Select an option of a group with `norm=iln`; change a single key with `norm.block.eps=1e-5`.",
         "",
     ]
     for group in _GROUPS:
@@ -69,18 +69,18 @@ def configuration_page(configs: Path) -> str:
 
 
 def words(group: str, configs: Path) -> list[str]:
-    """The words that choose from a group."""
+    """Return the options of a group."""
     return sorted(path.stem for path in (configs / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A configuration file, references as text."""
+    """Read a configuration file, leaving references unresolved."""
     values: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     return values or {}
 
 
 def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, resume: bool, prefix: str = "") -> list[str]:
-    """The keys of a part, and then of the parts within it."""
+    """Return the table of the keys of a part, followed by those of nested parts."""
     rows, inner = [], []
     for name, annotation in get_type_hints(section, include_extras=True).items():
         key, kind = key_of(annotation), unwrap(annotation)[0]
@@ -99,7 +99,7 @@ def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, r
 
 
 def _group(group: str, configs: Path) -> list[str]:
-    """The words of a group, and the arguments of the classes that its files name."""
+    """Return the options of a group, and the arguments of the classes that its files name."""
     lines = [f"### {group}=", "", ", ".join(f"`{word}`" for word in words(group, configs)), ""]
     targets: dict[str, list[str]] = {}
     for word in sorted(path.stem for path in (configs / group).glob("*.yaml")):
@@ -131,7 +131,7 @@ def _class(target: str) -> list[str]:
 
 
 def argument_docs(function: Any) -> dict[str, str]:
-    """What the `Args` of a class's docstring say, by name."""
+    """Parse the `Args` section of a class's docstring, by name."""
     for owner in inspect.getmro(function) if inspect.isclass(function) else (function,):
         doc = inspect.cleandoc(owner.__doc__ or "")
         match = re.search(r"^Args:\n((?: .*\n|\n)+)", f"{doc}\n", re.MULTILINE)
@@ -150,7 +150,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _composed(folder: Path, word: str) -> dict[str, Any]:
-    """The keys of a group's file with those of the files that it is based on."""
+    """Read a file of a group, including the keys of its base files."""
     own = read_yaml(folder / f"{word}.yaml")
     values: dict[str, Any] = {}
     for base in own.pop("defaults", []):

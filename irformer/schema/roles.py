@@ -1,4 +1,4 @@
-"""What is known of a key of train.yaml by its dotted name."""
+"""Lookup of the description of a key of train.yaml by its dotted name."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -11,9 +11,9 @@ from irformer.schema.sections import SECTIONS, Train
 
 @cache
 def described(name: str) -> Key:
-    """The description of a dotted key; keys inside a node, such as `callbacks.probe.every`, have that of the part around them.
+    """Return the description of a dotted key; keys inside a node, such as `callbacks.probe.every`, have that of the enclosing part.
 
-    Keys that are not described, such as an unknown one, count as part of what a run learns.
+    Keys without a description, such as unknown ones, are considered to affect the result.
     """
     found = Key("", result=True, resume="fixed")
     section: Any = Train
@@ -29,13 +29,13 @@ def described(name: str) -> Key:
 
 
 def is_section(name: str) -> bool:
-    """Whether a top-level key is a part with keys of its own, as `trainer`."""
+    """Return whether a top-level key is a part with nested keys, such as `trainer`."""
     annotation = get_type_hints(Train, include_extras=True).get(name)
     return annotation is not None and unwrap(annotation)[0] in SECTIONS
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a configuration by dotted key; an empty mapping is a value."""
+    """Yield the values of a configuration with their dotted keys; an empty mapping is a value."""
     for name, value in node.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{name}.")
@@ -44,11 +44,11 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def changed_keys(saved: Mapping[str, Any], resumed: Mapping[str, Any]) -> list[str]:
-    """What a resumed run changes, one phrase for each key that affects its result.
+    """Describe the changes of a resumed run, one phrase per key that affects its result.
 
     Args:
-        saved: the configuration so far, plain resolved values.
-        resumed: that of the resumed run.
+        saved: the saved configuration, as plain resolved values.
+        resumed: the configuration of the resumed run.
     """
     # An empty part says no more than one that is missing, as in the configurations of older versions.
     was, now = ({name: value for name, value in leaves(config) if value != {}} for config in (saved, resumed))

@@ -1,1 +1,1 @@
-"""How fast things are here, measured: each part makes what it needs, and compares in one run."""
+"""Speed and memory measurements; each generates its own data and compares the alternatives in one run."""

@@ -1,4 +1,4 @@
-"""Training samples a second from a packed store, from sub-image files and from whole image files; memory over many batches."""
+"""Throughput of training data from a packed store, sub-image files and whole image files, and memory use over many batches."""
 
 import contextlib
 import multiprocessing
@@ -22,7 +22,7 @@ from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
 from irformer.tasks.task import Task
 
-HEIGHT, WIDTH = 1356, 2040  # of most images of DIV2K
+HEIGHT, WIDTH = 1356, 2040  # size of most images of DIV2K
 IMAGES = 4
 SUB_IMAGE, SUB_STEP = 480, 240  # BasicSR's preparation of DIV2K
 HQ_PATCH = 128
@@ -30,13 +30,13 @@ HQ_PATCH = 128
 
 @dataclass(frozen=True)
 class Rate:
-    """How many samples one core makes in a second of its time.
+    """Throughput of a data source on one core.
 
     Args:
-        source: where they come from.
+        source: data source.
         task: name of the task.
-        lq: how the degraded patch comes about.
-        per_second: samples.
+        lq: source of the degraded patches.
+        per_second: samples per second of CPU time.
     """
 
     source: str
@@ -46,10 +46,10 @@ class Rate:
 
 
 class SyntheticSet:
-    """Images of the size and the file size of DIV2K's, written to a folder in all the ways that are compared, for x2.
+    """Synthetic images with the size and file size of DIV2K's, written to a folder in all formats that are compared, for x2.
 
     Args:
-        folder: where they go.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,17 +72,17 @@ class SyntheticSet:
             write_image(self.folder / "LR_sub" / f"{i}_{number}x2.png", small)
 
     def packed(self, scale: int, lq: bool) -> TrainingImages:
-        """The packed store, with the degraded images in it or without."""
+        """Return the packed store, with or without its degraded images."""
         source = folder_source(self.folder / "HR", self.folder / "LR" if lq else None, scale)
         return open_source(source, self.folder / "packed", scale, 0)[0]
 
     def files(self, ending: str = "", cache_bytes: int = 0) -> TrainingImages:
-        """The image files, or with `_sub` the sub-images; nothing is kept in memory unless a budget says so."""
+        """Return the image files, or with `_sub` the sub-images; decoded images are only cached if `cache_bytes` is above 0."""
         return FolderImages(pair_folders(self.folder / f"HR{ending}", self.folder / f"LR{ending}", 2), 2, cache_bytes)
 
 
 def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """A picture [height, width, 3] that a PNG stores in about the bytes of a photograph: structure of all sizes, and a sensor's noise."""
+    """Generate an image [height, width, 3] whose PNG is about as large as a photograph's: structure at all scales and sensor noise."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), 128, np.float32)
     for cell in (256, 64, 16, 4):
@@ -93,14 +93,14 @@ def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 
 
 def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float, on_rate: Callable[[Rate], None]) -> None:
-    """Measure how many samples one core makes.
+    """Measure the throughput of one core.
 
     Args:
         data: the images.
         sr: super-resolution x2.
-        others: further tasks, from the packed store.
-        seconds: of this process's time that each measurement takes, at least.
-        on_rate: called with each result: the store with LR in it first, then the others.
+        others: other tasks, measured from the packed store.
+        seconds: minimum CPU time per measurement.
+        on_rate: called with each result, first that of the store with LR.
     """
     with _one_core():
         for source, lq, images in (
@@ -117,7 +117,7 @@ def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float,
 
 
 def _per_second(samples: TrainingSamples, seconds: float) -> float:
-    """Samples in a second of this process's own time, which other processes on the machine do not lengthen."""
+    """Measure samples per second of this process's CPU time, which is independent of other processes on the machine."""
     for index in range(3):
         samples[index]
     count, started = 0, time.process_time()
@@ -129,7 +129,7 @@ def _per_second(samples: TrainingSamples, seconds: float) -> float:
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
-    """As in a worker: no threads but one."""
+    """Use a single thread, as in a data-loading worker."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -143,21 +143,21 @@ def _one_core() -> Iterator[None]:
 def memory_over_batches(
     images: TrainingImages, sr: Task, batches: int, workers: int, on_memory: Callable[[int, list[float], float], None]
 ) -> None:
-    """Read many batches as a training does, and look at the memory of this process and its workers ten times on the way.
+    """Read many batches as in training, and report the memory of this process and its workers ten times.
 
     Args:
         images: the training set.
         sr: super-resolution x2.
-        batches: to be read, of 16 samples.
-        workers: that read.
-        on_memory: called with the batches read, the memory of each process that is its own (MiB), and that of mapped files (MiB, all
-            processes; the system takes it back when it needs it).
+        batches: number of batches of 16 samples to read.
+        workers: number of data-loading processes.
+        on_memory: called with the number of batches read, the private memory of each process (MiB), and the memory of mapped files over
+            all processes (MiB), which the system can reclaim.
 
     Raises:
-        UserError: not on Linux, whose accounts are read.
+        UserError: the operating system is not Linux, so /proc is not available.
     """
     if not Path("/proc/self/status").is_file():
-        raise UserError("speed.py memory reads /proc, which only Linux has")
+        raise UserError("speed.py memory reads /proc, which only Linux provides")
     loader = DataLoader(
         TrainingSamples(images, sr, Stages.constant(HQ_PATCH // 2, 16), seed=0),
         batch_sampler=GlobalBatches(Stages.constant(HQ_PATCH // 2, 16), batches),
@@ -172,6 +172,6 @@ def memory_over_batches(
 
 
 def _status(process: Path, field: str) -> float:
-    """A field of a process's account in MiB."""
+    """Return a field of /proc/PID/status in MiB."""
     line = next(line for line in (process / "status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from irformer.config.saved import CONFIG
 from irformer.core.faults import machine_fault
-from irformer.core.files import cut_back, locked, remove_temporary_files, require_writable, write_atomically
+from irformer.core.files import locked, remove_temporary_files, require_writable, truncate_files, write_atomically
 from irformer.core.trust import Trust
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
@@ -135,7 +135,7 @@ class Run:
         require_writable(self.folder / LAST.parent)
         for folder in (self.folder, self.folder / LAST.parent):
             remove_temporary_files(folder)
-        cut_back(self.folder, LOGS, self.resume.sizes if self.resume else {})
+        truncate_files(self.folder, LOGS, self.resume.sizes if self.resume else {})
         add_entry(self.folder / PROVENANCE, entry)
 
     def _ending(self, error: BaseException, console: Console, watch: RankWatch) -> BaseException:

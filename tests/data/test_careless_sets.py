@@ -40,7 +40,7 @@ def refusal(attempts, function, *arguments) -> str:
 def test_two_files_of_one_name_are_refused_wherever_a_folder_is_a_set(tmp_path, attempts):
     hq, single = filled(tmp_path / "hq", "a.png", "a.jpg", "b.png"), filled(tmp_path / "single", "a.png", "b.png")
     lq = filled(tmp_path / "lq", "a.png", "b.bmp", "b.tif", size=(20, 24))
-    message = "a.jpg and a.png differ in their suffix alone (1 such), expected one file of each name: remove or rename one of them"
+    message = "a.jpg and a.png differ only in their suffix (1 such), expected one file of each name: remove or rename one of them"
     task = super_resolution()
     cfg = compose("train", ["data=folder", f"data.path={hq}", "norm=iln", "model=swinir_tiny"])
     for function, arguments in [
@@ -137,7 +137,7 @@ def test_a_leaked_image_of_a_set_with_a_path_for_a_name_can_be_allowed(tmp_path,
     sets = find_test_sets(["a/val", "b/val"], tmp_path, super_resolution())
     images = FolderImages(pair_folders(tmp_path / "a" / "val", None, 2), 2)
     found = refusal(attempts, require_no_test_images, images, sets, [], tmp_path / "cache.json")
-    assert found.endswith("allow it by data.allow_test_images=[a/val] (a set) or [a/val/1] (an image)")
+    assert found.endswith("allow it with data.allow_test_images=[a/val] (a set) or [a/val/1] (an image)")
     for allowed in ("a/val", "a/val/1"):
         require_no_test_images(images, sets, [allowed], tmp_path / "cache.json")
         attempts.handled("data sets")

@@ -15,7 +15,7 @@ import pytest
 from web import Server, serving
 
 from irformer.datasets.archives import require_space, unpack
-from irformer.datasets.downloads import UnreachableError, fetch, md5, require_sum
+from irformer.datasets.downloads import UnreachableError, fetch, md5, require_checksum
 from irformer.datasets.origins import Archive, Part
 from irformer.errors import UserError
 
@@ -120,16 +120,16 @@ def test_a_port_where_nobody_answers(tmp_path):
 
 def test_a_line_that_always_breaks_is_given_up_and_says_what_stays(server, tmp_path):
     server.stops = [1_000_000] + [0] * 9
-    with pytest.raises(UnreachableError, match=r"broke off after 1000000 of 3000000 bytes\); 1000000 bytes stay in .*set\.zip\.part"):
+    with pytest.raises(UnreachableError, match=r"broke off after 1000000 of 3000000 bytes\); 1000000 bytes are kept in .*set\.zip\.part"):
         get(server, tmp_path)
     assert len(server.asked) == 5  # one that got further, four that did not
 
 
 def test_a_web_page_and_a_file_of_another_size_are_refused_before_they_are_read(server, tmp_path):
-    with pytest.raises(UnreachableError, match="offers 3000000 bytes, expected 3000001: it is another file"):
+    with pytest.raises(UnreachableError, match="has 3000000 bytes, expected 3000001: it is a different file"):
         get(server, tmp_path, size=3_000_001, exact=True)
     server.type = "text/html; charset=utf-8"
-    with pytest.raises(UnreachableError, match="answers with a web page in place of the file"):
+    with pytest.raises(UnreachableError, match="answers with a web page instead of the file"):
         get(server, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +140,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_download(server, tmp_path, 
     def space(missing: int, whole: int) -> None:
         require_space(tmp_path / "not" / "yet", missing + whole, "set.zip")
 
-    with pytest.raises(UserError, match=r"^set\.zip needs 6\.0 MB, and the disk of .* has 5\.0 MB left: free some space, or .* --data"):
+    with pytest.raises(UserError, match=r"^set\.zip needs 6\.0 MB, and the disk of .* has 5\.0 MB free: free some space, or .* --data"):
         fetch(archive(server), tmp_path, space)
     assert (tmp_path / "set.zip.part").stat().st_size == 0
 
@@ -158,14 +158,14 @@ def test_sums(tmp_path):
     actual = hashlib.md5(b"irformer").hexdigest()
     assert md5(file) == actual
     sums = {"md5": 32 * "0"}
-    require_sum(Archive("http://a/set.zip", "set.zip", (), md5=actual), file)
-    require_sum(Archive("http://a/set.zip", "set.zip", ()), file)
-    require_sum(Archive("http://a/set.zip", "set.zip", (), **sums), file, accepted=actual.upper())
-    both = f"^{re.escape(str(file))}: md5 is {actual}, expected {32 * '0'} for http://a/set.zip: the file is damaged or was changed"
-    with pytest.raises(UserError, match=both + " on its way; download it again$"):
-        require_sum(Archive("http://a/set.zip", "set.zip", (), **sums, confirmed=True), file)
-    with pytest.raises(UserError, match=both + f", or the expected sum, which comes from a single source, .* --accept-md5 {actual} where"):
-        require_sum(Archive("http://a/set.zip", "set.zip", (), **sums), file)
+    require_checksum(Archive("http://a/set.zip", "set.zip", (), md5=actual), file)
+    require_checksum(Archive("http://a/set.zip", "set.zip", ()), file)
+    require_checksum(Archive("http://a/set.zip", "set.zip", (), **sums), file, accepted=actual.upper())
+    both = f"^{re.escape(str(file))}: md5 is {actual}, expected {32 * '0'} for http://a/set.zip: the file is damaged or was modified"
+    with pytest.raises(UserError, match=both + " in transit; download it again$"):
+        require_checksum(Archive("http://a/set.zip", "set.zip", (), **sums, confirmed=True), file)
+    with pytest.raises(UserError, match=both + f", or the expected checksum, which comes from a single source, .* --accept-md5 {actual}"):
+        require_checksum(Archive("http://a/set.zip", "set.zip", (), **sums), file)
 
 
 # Archives
@@ -210,7 +210,7 @@ def test_what_belongs_to_a_set_goes_where_people_have_it(tmp_path, name):
 @pytest.mark.parametrize("name", ["set.zip", "set.tar"])
 def test_paths_that_lead_out_are_refused(tmp_path, evil, name):
     file = write_archive(tmp_path / name, {**FILES, evil: b"evil"})
-    with pytest.raises(UserError, match=rf"set\.\w+: holds the path {re.escape(evil)}, which leads out of it: nothing was unpacked"):
+    with pytest.raises(UserError, match=rf"set\.\w+: contains the path {re.escape(evil)}, which leads outside: nothing was unpacked"):
         unpack(file, PARTS, tmp_path / "data")
     assert tree(tmp_path / "data") == {}
 
@@ -237,14 +237,14 @@ def test_links_in_the_place_of_images_are_refused(tmp_path, kind):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"Set2/HR/a.png": b"a"}, "holds 1 images for Set2/HR, expected 2"),
-        ({"x.txt": b""}, "holds 0 images for Set2/HR, expected 2"),
-        ({**FILES, "Set2/LR/a.png": b"a"}, "holds 1 images for Set2/LR, expected 2"),
-        ({**FILES, "other/Set2/HR/a.png": b"a"}, r"holds two images a\.png for Set2/HR"),
+        ({"Set2/HR/a.png": b"a"}, "contains 1 images for Set2/HR, expected 2"),
+        ({"x.txt": b""}, "contains 0 images for Set2/HR, expected 2"),
+        ({**FILES, "Set2/LR/a.png": b"a"}, "contains 1 images for Set2/LR, expected 2"),
+        ({**FILES, "other/Set2/HR/a.png": b"a"}, r"contains two images a\.png for Set2/HR"),
     ],
 )
 def test_an_archive_of_something_else_is_refused(tmp_path, files, message):
-    with pytest.raises(UserError, match=message + ".*: it is not the archive that was expected"):
+    with pytest.raises(UserError, match=message + ".*: it is not the expected archive"):
         unpack(write_archive(tmp_path / "set.zip", files), PARTS, tmp_path / "data")
     assert tree(tmp_path / "data") == {}
 
@@ -291,7 +291,7 @@ def test_an_interrupted_unpacking_leaves_nothing_that_looks_like_a_set(tmp_path,
 def test_unpacking_asks_the_disk_first(tmp_path, monkeypatch):
     file = write_archive(tmp_path / "set.zip", {"Set2/HR/a.png": bytes(3000), "Set2/HR/b.png": bytes(4000), "x.png": bytes(9000)})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 6999))
-    with pytest.raises(UserError, match=r"unpacking set\.zip needs 7\.0 kB, and the disk of .* has 7\.0 kB left"):
+    with pytest.raises(UserError, match=r"unpacking set\.zip needs 7\.0 kB, and the disk of .* has 7\.0 kB free"):
         unpack(file, PARTS, tmp_path / "data")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 7000))
     unpack(file, PARTS, tmp_path / "data")
@@ -302,6 +302,6 @@ def test_a_folder_with_something_in_it_is_never_touched(tmp_path):
     (tmp_path / "data" / "Set2" / "HR").mkdir(parents=True)
     unpack(file, PARTS, tmp_path / "data")  # an empty one is filled
     (tmp_path / "data" / "Set2" / "HR" / "a.png").write_bytes(b"mine")
-    with pytest.raises(UserError, match="Set2/HR is in the way and is not touched: move it elsewhere"):
+    with pytest.raises(UserError, match="Set2/HR already exists and is not overwritten: move it elsewhere"):
         unpack(file, PARTS, tmp_path / "data")
     assert tree(tmp_path / "data")["Set2/HR/a.png"] == b"mine"

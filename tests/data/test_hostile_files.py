@@ -71,7 +71,7 @@ def test_special_files_are_named_at_once(tmp_path, attempts):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s.png"))
     for name, kind in [("pipe.png", "a named pipe"), ("folder.png", "a folder"), ("device.png", "a device")]:
-        refused(attempts, tmp_path / name, f"{kind}, expected an image file: name or put a file there")
+        refused(attempts, tmp_path / name, f"{kind}, expected an image file: choose another path, or put a file there")
     refused(attempts, tmp_path / "s.png", "cannot be read (No such device or address): restore or remove the file")
 
 
@@ -135,7 +135,7 @@ def peak_of(code: str) -> tuple[str, int]:
 def test_files_that_are_too_short_for_their_size_are_refused_before_decoding(tmp_path, attempts):
     (tmp_path / "a.png").write_bytes(png_of(30_000, 30_000, zlib.compress(bytes(1 << 20))))
     size = (tmp_path / "a.png").stat().st_size
-    message = f"damaged, {size} bytes cannot hold the 30000x30000 pixels of its header: restore or remove the file"
+    message = f"damaged, {size} bytes cannot contain the 30000x30000 pixels that its header declares: restore or remove the file"
     refused(attempts, tmp_path / "a.png", message)
 
 
@@ -177,7 +177,7 @@ for read in (read_header, decode_image):
 """
     message = (
         f"{path}: {width}x{height} pixels ({megapixels} megapixels), expected at most {limit:g} megapixels: cut the image into parts, "
-        "or accept it by data.max_megapixels where a configuration is read"
+        "or, in commands with a configuration, raise data.max_megapixels"
     )
     output, peak = peak_of(reading)
     assert output == f"{message}\n{message}"
@@ -213,7 +213,7 @@ def test_the_bound_of_a_configuration_reaches_training_and_test_images(tmp_path,
     assert cfg().data.max_megapixels == 1000
     training_data(cfg("data.max_megapixels=0.012"), task)
     attempts.handled("data sets")
-    message = r"\.png: 120x100 pixels \(0 megapixels\), expected at most 0\.0119 megapixels: .* accept it by data\.max_megapixels"
+    message = r"\.png: 120x100 pixels \(0 megapixels\), expected at most 0\.0119 megapixels: .* raise data\.max_megapixels"
     with pytest.raises(UserError, match="a" + message):
         training_data(cfg("data.max_megapixels=0.0119"), task)
     attempts.refused("data sets")
@@ -228,9 +228,9 @@ def test_several_frames_are_refused(tmp_path, attempts):
         path = tmp_path / f"frames.{suffix}"
         frames[0].save(path, save_all=True, append_images=frames[1:])
         if suffix == "tif":
-            refused(attempts, path, "several pages, expected a single image: save each page as a file of its own")
+            refused(attempts, path, "several pages, expected a single image: save each page as a separate file")
         else:
-            refused(attempts, path, "an animation, expected a single image: save each frame as a file of its own")
+            refused(attempts, path, "an animation, expected a single image: save each frame as a separate file")
 
 
 def test_names_that_are_not_utf_8_are_carried_through(tmp_path, attempts):
@@ -264,11 +264,11 @@ def test_writing_where_nothing_can_be_written_is_named(tmp_path, attempts):
         write_image(tmp_path / "nowhere" / "a.png", picture(8, 8))
     assert (
         str(raised.value)
-        == f"{tmp_path / 'nowhere' / 'a.png'}: cannot be written (No such file or directory): name another place or make room"
+        == f"{tmp_path / 'nowhere' / 'a.png'}: cannot be written (No such file or directory): choose another path or free some space"
     )
     attempts.refused("image files")
     with pytest.raises(UserError) as raised:
         write_image(tmp_path / "wide.webp", np.zeros((2, 16384, 3), np.uint8))
-    assert str(raised.value) == f"{tmp_path / 'wide.webp'}: .webp files hold no image of 16384x2 pixels: write a .png file"
+    assert str(raised.value) == f"{tmp_path / 'wide.webp'}: .webp files do not support images of 16384x2 pixels: write a .png file"
     assert not (tmp_path / "wide.webp").exists()
     attempts.refused("image files")

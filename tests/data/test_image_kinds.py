@@ -75,7 +75,7 @@ def test_every_kind(tmp_path, attempts, kind, mode, orientation):
     path.write_bytes(encoded(MODES[mode], kind, orientation))
     if mode == "CMYK":
         for read in (decode_image, read_image, read_gray, read_header):
-            refused(attempts, path, read, "colours are CMYK, expected RGB or gray: convert the file")
+            refused(attempts, path, read, "colors are CMYK, expected RGB or gray: convert the file")
         return
 
     # From memory: Pillow maps a file of gray rows with the sides of the turned image.
@@ -98,10 +98,10 @@ def test_every_kind(tmp_path, attempts, kind, mode, orientation):
 
     if mode == "I;16":
         for read in (read_image, read_gray, read_header):
-            refused(attempts, path, read, "more than 8 bits for each channel, expected 8: convert the file")
+            refused(attempts, path, read, "more than 8 bits per channel, expected 8: convert the file")
     elif "A" in mode:
         for read in (read_image, read_gray):
-            refused(attempts, path, read, "partly transparent, and restoration knows no background: flatten the image to RGB")
+            refused(attempts, path, read, "partly transparent, expected an opaque image: flatten the image to RGB")
     else:
         assert np.array_equal(read_image(path), np.broadcast_to(expected, (*expected.shape[:2], 3)))
         gray = read_gray(path)
@@ -122,7 +122,7 @@ def test_16_bits_are_kept_and_refused_where_8_are_expected(tmp_path, attempts, s
             attempts,
             path,
             lambda path: write_image(path, DEEP[..., :3], DEEP[..., 3]),
-            ".tif files hold no 16-bit image with alpha: write a .png file",
+            ".tif files do not support 16-bit images with alpha: write a .png file",
         )
         return
     alpha = DEEP[..., 3] if channels == 4 else None
@@ -132,7 +132,7 @@ def test_16_bits_are_kept_and_refused_where_8_are_expected(tmp_path, attempts, s
     assert (image.alpha is None) if alpha is None else np.array_equal(image.alpha, alpha)
     attempts.handled("image files")
     for read in (read_image, read_gray, read_header):
-        refused(attempts, path, read, "more than 8 bits for each channel, expected 8: convert the file")
+        refused(attempts, path, read, "more than 8 bits per channel, expected 8: convert the file")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp", ".jpg"])
@@ -147,13 +147,13 @@ def test_alpha_is_written_where_the_format_holds_it(tmp_path, attempts, suffix, 
             attempts,
             path,
             lambda path: write_image(path, image, alpha),
-            f"{suffix} files hold no 8-bit image with alpha: write a .png file",
+            f"{suffix} files do not support 8-bit images with alpha: write a .png file",
         )
         refused(
             attempts,
             path,
             lambda path: write_image(path, DEEP[..., :3]),
-            f"{suffix} files hold 8 bits for each channel, and the image has 16: write a .png or .tif file",
+            f"{suffix} files have 8 bits per channel, and the image has 16: write a .png or .tif file",
         )
         assert not path.exists()
         return
@@ -187,9 +187,9 @@ def test_the_transparent_colour_of_a_png_is_alpha(tmp_path, attempts, mode, tran
     assert 0 < (decoded.alpha == 0).sum() < decoded.alpha.size
     attempts.handled("image files")
     found = (
-        "more than 8 bits for each channel, expected 8: convert the file"
+        "more than 8 bits per channel, expected 8: convert the file"
         if mode == "I;16"
-        else "partly transparent, and restoration knows no background: flatten the image to RGB"
+        else "partly transparent, expected an opaque image: flatten the image to RGB"
     )
     for read in (read_image, read_gray):
         refused(attempts, path, read, found)

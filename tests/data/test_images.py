@@ -169,7 +169,7 @@ def test_links_are_followed_and_those_that_lead_nowhere_named(tmp_path):
     assert [path.name for path in paths] == ["a b ü.png", "link.png"]
     assert all((read_image(path) == picture(8, 9)).all() for path in paths)
     (tmp_path / "real" / "a b ü.png").unlink()
-    with pytest.raises(UserError, match=r"link\.png: a link to a b ü\.png, which does not exist: mend or remove the link"):
+    with pytest.raises(UserError, match=r"link\.png: a link to a b ü\.png, which does not exist: fix or remove the link"):
         read_header(list_images(tmp_path / "folder", "")[0])
 
 
@@ -182,7 +182,9 @@ def test_a_jpeg_that_the_decoder_can_only_paint_over_is_refused_where_data_is_pr
     middle = len(data) // 2
     data[middle : middle + 200] = bytes(range(200)) if damage == "overwritten" else b""
     path.write_bytes(bytes(data))
-    with pytest.raises(UserError, match=r"scratched\.jpg: damaged, the decoder says 'Corrupt JPEG data: .*': restore or remove the file"):
+    with pytest.raises(
+        UserError, match=r"scratched\.jpg: damaged, the decoder reports 'Corrupt JPEG data: .*': restore or remove the file"
+    ):
         read_intact_image(path)
     assert capfd.readouterr().err == ""
     assert read_image(path).shape == (200, 200, 3)  # which training cannot tell from a good one

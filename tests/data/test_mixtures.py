@@ -104,5 +104,5 @@ def test_published_sets_that_overlap_are_told_and_bsds400_is_clean(data_root, tm
     training = FolderImages(find_training_set("BSDS400", data_root, 2), 2)
     require_no_test_images(training, [b100], [], tmp_path / "cache.json")
     cbsd68 = FolderImages(pair_folders(data_root / "CBSD68" / "HR", None, 2), 2)
-    with pytest.raises(UserError, match=r"CBSD68/HR/101085\.jpg is the test image B100/101085 .*, and 67 more: train or test on something"):
+    with pytest.raises(UserError, match=r"CBSD68/HR/101085\.jpg is the test image B100/101085 .*, and 67 more: train or test on other"):
         require_no_test_images(cbsd68, [b100], [], tmp_path / "cache.json")

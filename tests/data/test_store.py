@@ -187,7 +187,7 @@ def test_verify_names_everything_that_is_wrong(root):
     assert lines == [
         f"{hq / '0000.png'}: cannot be decoded, the file is damaged: restore or remove it",
         f"{hq / '0000.png'}: changed since it was packed into {folder}",
-        f"{folder / 'lq_x2.bin'}: the pixels of 0001x2.png are not those that were packed: pack the set again",
+        f"{folder / 'lq_x2.bin'}: the pixels of 0001x2.png differ from those that were packed: pack the set again",
     ]
     with pytest.raises(UserError, match=r"0000\.png: cannot be decoded"):
         pack_set("DIV2K", root, None, None, quiet)
@@ -224,7 +224,7 @@ def test_known_test_sets_are_verified_with_their_lq(root):
 
 
 def test_only_sets_and_folders_can_be_packed(root):
-    with pytest.raises(UserError, match=r"DIV3K: no training set and no folder; known: DIV2K, Flickr2K"):
+    with pytest.raises(UserError, match=r"DIV3K: neither a training set nor a folder; known: DIV2K, Flickr2K"):
         pack_set("DIV3K", root, None, None, quiet)
     with pytest.raises(UserError, match="Flickr2K was not found below"):
         pack_set("Flickr2K", root, None, None, quiet)

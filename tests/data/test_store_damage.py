@@ -53,7 +53,7 @@ def test_two_swapped_pixels_are_found(clean, tmp_path, attempts, old):
     attempts.handled("packed stores")
     swap_two_pixels(store)
     lines = verify_set(str(clean), tmp_path, None, None, quiet)
-    assert lines == [f"{store / 'hq.bin'}: the pixels of 1.png are not those that were packed: pack the set again"]
+    assert lines == [f"{store / 'hq.bin'}: the pixels of 1.png differ from those that were packed: pack the set again"]
     attempts.refused("packed stores")
 
 

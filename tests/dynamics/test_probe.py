@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from irformer.dynamics.features import probe
 from torch import nn
 
+from irformer.dynamics.features import probe
 from irformer.dynamics.statistics import channel_entropy, max_abs, mean_square
 from irformer.models import SwinIR
 from irformer.norms import ILN, NormScheme

@@ -23,7 +23,7 @@ GROUPS = ("task", "norm", "model", "loss", "optim", "data", "debug", "trainer") 
 COUNT = "expected a whole number, 1 or more"
 PATCHES = "expected a whole number from 1 to 1,000,000"
 STEPS = "expected a whole number from 1 to 1,000,000,000"
-TEST_SETS = "expected a list of one or more names, as test_sets=[Set5], or null"
+TEST_SETS = "expected a list of one or more names, such as test_sets=[Set5], or null"
 
 WRONG = {
     "norm.standardize_input=no": "norm.standardize_input=no: expected true or false",
@@ -52,7 +52,7 @@ WRONG = {
     "model.scale=3": "model.scale=3: expected task.scale=2; choose another task",
     "model.in_channels=1": "model.in_channels=1: expected task.channels=3; choose another task",
     "model.qkv_bias=1": "model.qkv_bias=1: expected true or false",
-    "model.upsampler=bicubic": "model.upsampler=bicubic: expected pixelshuffle, pixelshuffledirect, nearest+conv or an empty word",
+    "model.upsampler=bicubic": "model.upsampler=bicubic: expected pixelshuffle, pixelshuffledirect, nearest+conv or empty text",
     "model._target_=nowhere.Net": "model._target_=nowhere.Net: cannot be imported (No module named 'nowhere')",
     "+model.heads=2": "unknown key model.heads: SwinIR takes norm, scale, in_channels",
     "max_batch_per_device=1.5": f"max_batch_per_device=1.5: {PATCHES}, or null",
@@ -64,7 +64,7 @@ WRONG = {
     "data.sets=[]": "data.sets=[]: expected a list of names, names with shares above 0, or null",
     "data.sets={}": "data.sets={}: expected a list of names, names with shares above 0, or null",
     "data.sets={DIV2K: -1}": "data.sets={DIV2K: -1}: expected a list of names, names with shares above 0, or null",
-    "data.val=": "data.val='': expected text that is not empty, or null",
+    "data.val=": "data.val='': expected non-empty text, or null",
     "trainer.max_steps=abc": f"trainer.max_steps=abc: {STEPS}",
     "trainer.max_steps=2.5": f"trainer.max_steps=2.5: {STEPS}",
     "trainer.max_steps=null": f"trainer.max_steps=null: {STEPS}",
@@ -89,10 +89,10 @@ WRONG = {
     "checkpoint_every=0": f"checkpoint_every=0: {STEPS}",
     "callbacks.probe.every=0": f"callbacks.probe.every=0: {COUNT}",
     "callbacks.guard.patience=0": f"callbacks.guard.patience=0: {COUNT}",
-    "callbacks.probe=off": "callbacks.probe=off: expected a class by _target_, with its arguments",
+    "callbacks.probe=off": "callbacks.probe=off: expected a _target_ class and its arguments",
     "test_sets=[]": f"test_sets=[]: {TEST_SETS}",
     "test_sets=Set5": f"test_sets=Set5: {TEST_SETS}",
-    "init_from=": "init_from='': expected a run's folder, a file of weights, or null",
+    "init_from=": "init_from='': expected a run's folder, a weights file, or null",
     "mixup={bta: 1}": "unknown key mixup.bta: Mixup takes beta, identity; did you mean beta?",
     "mixup={beta: 0}": "mixup.beta=0: expected a number above 0",
     "progressive=3": "progressive=3: expected {steps: [...], patch_size: [...], batch_size: [...]} or null",
@@ -147,9 +147,9 @@ def test_the_command_reports_it_in_one_line(word, one_line, attempts):
     [
         (["checkpoint=bicubic", "test_sets=[]"], f"error: test_sets=[]: {TEST_SETS}"),
         (["checkpoint=bicubic", "test_sets=Set5"], f"error: test_sets=Set5: {TEST_SETS}"),
-        (["checkpoint=bicubic", "device="], "error: device='': expected text that is not empty"),
+        (["checkpoint=bicubic", "device="], "error: device='': expected non-empty text"),
         (["checkpoint=bicubic", "task.protocol.border=-2"], "error: task.protocol.border=-2: expected a whole number, 0 or more"),
-        (["checkpoint="], "error: checkpoint='': expected text that is not empty"),
+        (["checkpoint="], "error: checkpoint='': expected non-empty text"),
         (["checkpoint=bicubic", "+foo=1"], "error: unknown key foo"),
     ],
     ids=str,

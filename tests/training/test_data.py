@@ -73,7 +73,7 @@ def test_a_store_whose_sources_have_changed_is_reported_and_not_used(root, tmp_p
     run = build(root, tmp_path / "run", "data=bsds400")
     assert "3 images, folder" in run.facts["data"]
     assert f"1.png: changed since it was packed into {store} (1 such)" in run.facts["note"]
-    assert "scripts/prepare_data.py pack BSDS400 renews it" in run.facts["note"]
+    assert "scripts/prepare_data.py pack BSDS400 updates it" in run.facts["note"]
 
 
 def test_a_store_alone_is_enough(root, tmp_path):

@@ -52,7 +52,7 @@ def test_a_file_where_a_folder_should_be(tmp_path, words, path, logger, attempts
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
     line = refused(tmp_path, *words, f"logger={logger}")
-    assert line.startswith(f"{path}: a file is where a folder is expected; move it, or name another folder")
+    assert line.startswith(f"{path}: is a file, expected a folder; move it, or choose another folder")
     assert "resume=" not in line
     assert file.read_text() == "mine"
     attempts.refused(AREA)
@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_writable(tmp_path, words, path, attempts):
     (tmp_path / path).chmod(0o555)
     line = refused(tmp_path, *words, "logger=csv", sabotage=permissions_count)
     assert line.startswith(path)
-    assert ": Permission denied; give yourself permission to write there, or name another folder" in line
+    assert ": Permission denied; grant yourself write permission, or choose another folder" in line
     assert "resume=" not in line
     assert not list((tmp_path / path).glob("*"))
     attempts.refused(AREA)
@@ -101,7 +101,7 @@ def fill_up_at_step_3() -> None:
 def test_a_disk_that_fills_up_under_tensorboard(tmp_path, words, attempts):
     """TensorBoard's thread meets it first; the run ends with one line that names the last checkpoint."""
     line = refused(tmp_path, *words, "logger=tensorboard", "callbacks.images.images=2", sabotage=fill_up_at_step_3)
-    assert "File too large; make room; stopped, saved at step 2 of 4; to go on: python train.py resume=runs/job" in line
+    assert "File too large; free some space; stopped, saved at step 2 of 4; to go on: python train.py resume=runs/job" in line
     status, printed = type_words(tmp_path, "resume=runs/job")
     assert (status, "from step 2" in printed) == (0, True), printed
     attempts.refused(AREA)
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_under_tensorboard(tmp_path, words, attempts):
 
 def test_a_disk_that_is_full_from_the_start(tmp_path, words, attempts):
     line = refused(tmp_path, *words, "logger=tensorboard", sabotage=small_files)
-    assert "File too large; make room; " in line
+    assert "File too large; free some space; " in line
     assert line.endswith(NOTHING)
     attempts.refused(AREA)
 
@@ -230,12 +230,12 @@ def test_faults_are_told_by_the_file_that_they_belong_to(tmp_path, monkeypatch, 
             write_atomically(Path("kept"), write)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert machine_fault(error.value) == "kept: File too large; make room"
+    assert machine_fault(error.value) == "kept: File too large; free some space"
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
     assert Path("kept").read_text() == "kept"
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left") as error:
         full.write(b"x")
-    assert machine_fault(error.value, Path("there")) == "there: No space left on device; make room"
+    assert machine_fault(error.value, Path("there")) == "there: No space left on device; free some space"
     assert machine_fault(FileNotFoundError(2, "No such file", "x")) is None
     for _ in range(2):
         attempts.refused(AREA)

@@ -195,7 +195,7 @@ def test_no_room_for_a_log_ends_the_run_with_one_line(tmp_path, photos):
     folder = tmp_path / "run"
     assert finish(start(folder, photos, *SETTINGS, sabotage=no_room_for_logs)) == 1
     last = Path(f"{folder}.out").read_text().splitlines()[-1]
-    assert "metrics.csv: No space left on device; make room; stopped before its first checkpoint: nothing was saved" in last
+    assert "metrics.csv: No space left on device; free some space; stopped before its first checkpoint: nothing was saved" in last
     assert "resume=" not in last
 
 
@@ -234,7 +234,7 @@ def test_one_command_again_and_again(tmp_path, photos):
     assert type_words(tmp_path, *words, sabotage=MOMENTS["in the writing of a checkpoint"])[0] == -signal.SIGKILL
     status, printed = type_words(tmp_path, *words)
     assert (status, "from step 3" in printed, "wrote runs/job/results.json" in printed) == (0, True, True), printed
-    assert type_words(tmp_path, *words) == (0, "runs/job is complete: 7 steps and the results; nothing is left to do\n")
+    assert type_words(tmp_path, *words) == (0, "runs/job is complete: 7 steps and its results; nothing to do\n")
     status, printed = type_words(tmp_path, *words, "optim.lr=1e-3")
     assert (status, printed) == (
         1,

@@ -150,7 +150,7 @@ def test_a_checkpoint_rebuilds_its_network_and_nothing_else(tmp_path, photo):
 
     file = tmp_path / "evil.safetensors"
     save_file({"a": torch.zeros(1)}, file, {"irformer": json.dumps({"model": {"_target_": "os.system", "command": "true"}})})
-    with pytest.raises(UserError, match=r"wants to build os\.system; a file may only name networks and norms of irformer"):
+    with pytest.raises(UserError, match=r"names the class os\.system; a file may only name irformer's networks and norms"):
         load_checkpoint(file)
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(UserError, match=r"evil\.safetensors: damaged or no safetensors file"):

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from irformer.core.faults import NO_ROOM
+from irformer.core.faults import DISK_FULL
 from irformer.core.files import file_sizes, write_atomically
 from irformer.errors import UserError
 from irformer.training.callbacks.guard import step_was_skipped
@@ -76,7 +76,7 @@ class CheckpointFiles(TorchCheckpointIO):
         try:
             write_atomically(path, lambda temporary: _save(checkpoint, temporary), keep)
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in DISK_FULL:
                 raise
             stays = "the one before stays" if path.exists() else "there is none yet, and the next one may fit"
             print(
