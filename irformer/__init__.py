@@ -59,7 +59,7 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, t
 
     >>> load_network("epoch=0.ckpt")
     Traceback (most recent call last):
-    irformer.errors.UserError: epoch=0.ckpt: no such file; expected a run's folder or a file of weights (.safetensors, .pth, .pt, .ckpt)
+    irformer.errors.UserError: epoch=0.ckpt: no such file; expected a run's folder or a weights file (.safetensors, .pth, .pt, .ckpt)
 
     Args:
         path: the folder or file.

@@ -1,11 +1,11 @@
-"""Normalizations behind one interface: what a residual branch reads, and what the branch's output is multiplied by.
+"""Normalization layers with one interface: each returns the input of a residual branch and a scale for its output.
 
     y, scale = norm(x)            x: [B, ..., C], or [B, C, *spatial] with channels_first
     x = x + scale * branch(y)     scale None means 1
 
-The scale is returned and never kept on the module, so that a network can be deep-copied, checkpointed, compiled and called
-re-entrantly at any time. Statistics are taken in float32 (float64 for float64 input) whatever the features' type, and gradients flow
-through them.
+The scale is returned and never stored on the module, so a network can be deep-copied, checkpointed, compiled and called re-entrantly at
+any time. Statistics are computed in float32 (float64 for float64 input) regardless of the features' dtype, and gradients flow through
+them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Positive = Annotated[float, Gt(0)]
 
 
 class _PerChannel(nn.Module):
-    """A learned weight and bias [C], laid along the channel axis wherever that is: what most norms here end with."""
+    """A learned per-channel weight and bias [C], the base class of most norms here."""
 
     bias: nn.Parameter | None
 
@@ -38,7 +38,7 @@ class _PerChannel(nn.Module):
         return x if self.bias is None else x + self._along(self.bias, x)
 
     def _along(self, vector: Tensor, x: Tensor) -> Tensor:
-        """A vector [C] in a shape that broadcasts over x."""
+        """Reshape a vector [C] so that it broadcasts over x."""
         return vector.view(-1, *[1] * (x.dim() - 2)) if self.channels_first else vector
 
     def _channel_axis(self) -> list[int]:
@@ -49,9 +49,9 @@ class _PerChannel(nn.Module):
 
 
 def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """x in at least float32, and its variance and mean over the axes, which stay as axes of size 1."""
+    """Return x in at least float32, and its variance and mean over the axes, which are kept with size 1."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    # var_mean takes its sums pairwise; E[x^2] - mu^2 or one running sum loses digits over the 1e7 values of a large image.
+    # var_mean sums pairwise. E[x^2] - mu^2 or a single running sum loses precision over the 1e7 values of a large image.
     variance, mean = torch.var_mean(wide, dim=axes, correction=0, keepdim=True)
     return wide, variance, mean
 
@@ -59,13 +59,13 @@ def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 class LayerNorm(_PerChannel):
     """Per-token LayerNorm (Ba et al., arXiv 1607.06450): each token is normalized over its own channels.
 
-    The norm of SwinIR, HAT and DRCT, and the paper's baseline. It is not a similarity transform of the token cloud: differences
-    between tokens are not kept (arXiv 2504.06629, Prop. 1). The scale is None.
+    The norm of SwinIR, HAT and DRCT, and the baseline of the i-LN paper. It is not a similarity transform of the tokens: it does not
+    preserve the differences between them (arXiv 2504.06629, Prop. 1). The scale is None.
 
     Args:
         dim: number of channels C.
         eps: added to the variance.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
@@ -73,7 +73,7 @@ class LayerNorm(_PerChannel):
         self.eps = eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every token; returns (y, None), y of x's shape."""
+        """Normalize each token; return (y, None), where y has the shape of x."""
         if self.channels_first:
             x = x.movedim(1, -1)
         y = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -83,12 +83,12 @@ class LayerNorm(_PerChannel):
 class BiasFreeLayerNorm(_PerChannel):
     """Restormer's LayerNorm without bias (arXiv 2111.09881, official code): x / sqrt(var + eps) * weight for each token.
 
-    The variance is about the token's mean, yet the mean stays in. The scale is None.
+    The variance is taken about the token's mean, but the mean is not subtracted. The scale is None.
 
     Args:
         dim: number of channels C.
         eps: added to the variance.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
@@ -96,7 +96,7 @@ class BiasFreeLayerNorm(_PerChannel):
         self.eps = eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Divide every token by its deviation; returns (y, None), y of x's shape and type."""
+        """Divide each token by its standard deviation; return (y, None), where y has the shape and dtype of x."""
         wide, variance, _ = _moments(x, self._channel_axis())
         return self._affine(wide / torch.sqrt(variance + self.eps)).to(x.dtype), None
 
@@ -109,7 +109,7 @@ class RMSNorm(_PerChannel):
     Args:
         dim: number of channels C.
         eps: added to the mean square.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
@@ -117,7 +117,7 @@ class RMSNorm(_PerChannel):
         self.eps = eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Divide every token by its root mean square; returns (y, None), y of x's shape and type."""
+        """Divide each token by its root mean square; return (y, None), where y has the shape and dtype of x."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = wide.square().mean(self._channel_axis(), keepdim=True)
         return self._affine(wide / torch.sqrt(mean_square + self.eps)).to(x.dtype), None
@@ -126,11 +126,11 @@ class RMSNorm(_PerChannel):
 class ILN(_PerChannel):
     """The image restoration tailored LayerNorm, i-LN (arXiv 2504.06629, Sec. 4): one mean and one variance for each image.
 
-    y = (x - mu) / sigma * weight + bias, mu and sigma^2 over all tokens and channels of an image; sigma = sqrt(var + eps) is returned
-    as the scale of the branch's output ("input-adaptive rescaling"), so that the residual block keeps the magnitude of what it read.
-    With eps -> 0 the block is equivariant: B(a x + b) = a B(x) + b for a > 0.
+    y = (x - mu) / sigma * weight + bias, with mu and sigma^2 over all tokens and channels of an image. sigma = sqrt(var + eps) is
+    returned as the scale of the branch's output ("input-adaptive rescaling"), so the residual block preserves the magnitude of its
+    input. As eps -> 0 the block becomes equivariant: B(a x + b) = a B(x) + b for a > 0.
 
-    Example, in somebody else's network:
+    Example, in any network:
 
     >>> import torch
     >>> from irformer.norms import ILN, Residual
@@ -140,8 +140,8 @@ class ILN(_PerChannel):
 
     Args:
         dim: number of channels C.
-        eps: added to the variance; 1e-4 in the official code. It bounds the normalizer on flat images.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        eps: added to the variance; 1e-4 in the official code. It bounds 1 / sigma on flat images.
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-4, channels_first: bool = False) -> None:
@@ -149,31 +149,31 @@ class ILN(_PerChannel):
         self.eps = eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every image; returns y of x's shape and type, and sigma [B, 1, ..., 1] in at least float32."""
+        """Normalize each image; return y, with the shape and dtype of x, and sigma [B, 1, ..., 1] in at least float32."""
         wide, variance, mean = _moments(x, list(range(1, x.dim())))
         sigma = torch.sqrt(variance + self.eps)
         return self._affine((wide - mean) / sigma).to(x.dtype), sigma
 
 
 class ILNWithoutRescale(ILN):
-    """LN* of the paper's ablation (arXiv 2504.06629, Table 3): y as i-LN's, without the rescaling of the branch. The scale is None.
+    """LN* of the paper's ablation (arXiv 2504.06629, Table 3): i-LN without rescaling of the branch. The scale is None.
 
     Args: as ILN.
     """
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every image; returns (y, None), y of x's shape and type."""
+        """Normalize each image; return (y, None), where y has the shape and dtype of x."""
         return super().forward(x)[0], None
 
 
 class LayerNormRescale(LayerNorm):
-    """Per-token LayerNorm whose branch is rescaled as i-LN's is: the corner that the ablation of arXiv 2504.06629 leaves out.
+    """Per-token LayerNorm with the rescaling of i-LN: the combination missing from the ablation of arXiv 2504.06629.
 
     Args:
         dim: number of channels C.
         eps: added to each token's variance.
         image_eps: added to the image's variance; the scale is sqrt(var + image_eps), ILN's sigma.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, image_eps: Positive = 1e-4, channels_first: bool = False) -> None:
@@ -181,20 +181,20 @@ class LayerNormRescale(LayerNorm):
         self.image_eps = image_eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every token; returns y of x's shape, and the image's sigma [B, 1, ..., 1] in at least float32."""
+        """Normalize each token; return y, with the shape of x, and the image's sigma [B, 1, ..., 1] in at least float32."""
         _, variance, _ = _moments(x, list(range(1, x.dim())))
         return super().forward(x)[0], torch.sqrt(variance + self.image_eps)
 
 
 class InstanceNorm(_PerChannel):
-    """Instance norm (Ulyanov et al., arXiv 1607.08022): each channel of each image over its tokens, with an affine map.
+    """Instance norm (Ulyanov et al., arXiv 1607.08022): each channel of each image is normalized over its tokens, then scaled and shifted.
 
     The scale is None.
 
     Args:
         dim: number of channels C.
         eps: added to the variance.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, channels_first: bool = False) -> None:
@@ -202,23 +202,23 @@ class InstanceNorm(_PerChannel):
         self.eps = eps
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every channel of every image; returns (y, None), y of x's shape and type."""
+        """Normalize each channel of each image; return (y, None), where y has the shape and dtype of x."""
         wide, variance, mean = _moments(x, self._token_axes(x))
         return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
 
 
 class BatchNorm(_PerChannel):
-    """Batch norm (Ioffe and Szegedy, arXiv 1502.03167): each channel over all tokens of the batch, with an affine map.
+    """Batch norm (Ioffe and Szegedy, arXiv 1502.03167): each channel is normalized over all tokens of the batch, then scaled and shifted.
 
-    In evaluation either the batch's own statistics (the row with a dagger in Table 1 of arXiv 2504.06629) or running ones, which are
-    tracked and saved in both cases: one training can be evaluated both ways. The scale is None.
+    In evaluation mode it uses either the statistics of the batch (the row with a dagger in Table 1 of arXiv 2504.06629) or running
+    statistics. The latter are tracked and saved in both cases, so a trained network can be evaluated both ways. The scale is None.
 
     Args:
         dim: number of channels C.
-        running: take the running statistics in evaluation in place of the batch's own.
+        running: in evaluation mode, use running statistics instead of those of the batch.
         eps: added to the variance.
-        momentum: share of the newest batch in the running statistics.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        momentum: weight of the current batch in the running statistics.
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     running_mean: Tensor
@@ -240,7 +240,7 @@ class BatchNorm(_PerChannel):
         self.register_buffer("running_var", torch.ones(dim))
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every channel; returns (y, None), y of x's shape and type. In training the running statistics take a step."""
+        """Normalize each channel; return (y, None), where y has the shape and dtype of x. Training updates the running statistics."""
         if self.training or not self.running:
             wide, variance, mean = _moments(x, [0, *self._token_axes(x)])
             if self.training:
@@ -251,7 +251,7 @@ class BatchNorm(_PerChannel):
         return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
 
     def _track(self, variance: Tensor, mean: Tensor, count: int) -> None:
-        """Move the running statistics towards a batch's; the variance is tracked without bias, as torch.nn.BatchNorm2d does."""
+        """Update the running statistics; the tracked variance is the unbiased one, as in torch.nn.BatchNorm2d."""
         unbiased = variance * (count / max(count - 1, 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
@@ -260,12 +260,12 @@ class BatchNorm(_PerChannel):
 class DynamicTanh(_PerChannel):
     """Dynamic tanh, DyT (Zhu et al., "Transformers without Normalization", arXiv 2503.10622): tanh(alpha x) * weight + bias.
 
-    alpha is one learned number; there are no statistics. The scale is None.
+    alpha is a learned scalar; no statistics are computed. The scale is None.
 
     Args:
         dim: number of channels C.
-        alpha: what alpha starts at, 0.5 in the paper.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        alpha: initial value of alpha, 0.5 in the paper.
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, alpha: Positive = 0.5, channels_first: bool = False) -> None:
@@ -273,18 +273,18 @@ class DynamicTanh(_PerChannel):
         self.alpha = nn.Parameter(torch.full((1,), alpha))
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Squash every value; returns (y, None), y of x's shape and type."""
+        """Squash each value; return (y, None), where y has the shape and dtype of x."""
         return self._affine(torch.tanh(self.alpha * x)).to(x.dtype), None
 
 
 class LayerScale(LayerNorm):
-    """LayerNorm, and a learned vector that the branch's output is multiplied by (Touvron et al., CaiT, arXiv 2103.17239, Eq. 4).
+    """LayerNorm with a learned per-channel scale of the branch's output (Touvron et al., CaiT, arXiv 2103.17239, Eq. 4).
 
     Args:
         dim: number of channels C.
         eps: added to each token's variance.
-        initial: what the vector starts at; in CaiT 0.1 up to 18 blocks, 1e-5 at 24, 1e-6 for deeper networks.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        initial: initial value of the scale; in CaiT 0.1 up to 18 blocks, 1e-5 at 24, 1e-6 for deeper networks.
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Positive = 1e-5, initial: float = 1e-5, channels_first: bool = False) -> None:
@@ -292,15 +292,15 @@ class LayerScale(LayerNorm):
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Normalize every token; returns y of x's shape, and the vector [C], or [C, 1, ..., 1] with channels_first."""
+        """Normalize each token; return y, with the shape of x, and the scale [C], or [C, 1, ..., 1] with channels_first."""
         return super().forward(x)[0], self._along(self.gamma, x)
 
 
 class ReZero(nn.Module):
-    """No norm; one learned number, 0 at the start, multiplies the branch's output (Bachlechner et al., arXiv 2003.04887, Eq. 1).
+    """No norm; a learned scalar, initially 0, multiplies the branch's output (Bachlechner et al., arXiv 2003.04887, Eq. 1).
 
     Args:
-        dim: number of channels C; taken for the interface alone, as is channels_first.
+        dim: number of channels C; unused, like channels_first, and accepted only for the common interface.
     """
 
     def __init__(self, dim: int, channels_first: bool = False) -> None:
@@ -308,15 +308,15 @@ class ReZero(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Return (x, alpha), alpha [1]."""
+        """Return (x, alpha), where alpha is [1]."""
         return x, self.alpha
 
 
 class NoNorm(nn.Module):
-    """No norm at all: y = x, and the scale is None. The row `None` in Table 1 of arXiv 2504.06629.
+    """No norm: y = x, and the scale is None. The row `None` in Table 1 of arXiv 2504.06629.
 
     Args:
-        dim: number of channels C; taken for the interface alone, as is channels_first.
+        dim: number of channels C; unused, like channels_first, and accepted only for the common interface.
     """
 
     def __init__(self, dim: int, channels_first: bool = False) -> None:
@@ -328,27 +328,28 @@ class NoNorm(nn.Module):
 
 
 class Affine(_PerChannel):
-    """weight * x + bias per channel, no statistics: what the official i-LN networks put in place of the norms outside the blocks.
+    """weight * x + bias per channel, without statistics: the official i-LN networks use it instead of the norms outside the blocks.
 
-    A norm, an affine map and the multiplication by sigma again are together just an affine map. The scale is None.
+    Outside a residual branch, normalizing and multiplying by sigma again would leave only an affine map. The scale is None.
 
     Args:
         dim: number of channels C.
-        channels_first: features are [B, C, *spatial] in place of [B, ..., C].
+        channels_first: features are [B, C, *spatial] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, channels_first: bool = False) -> None:
         super().__init__(dim, channels_first)
 
     def forward(self, x: Tensor) -> NormOutput:
-        """Scale and shift every channel; returns (y, None), y of x's shape."""
+        """Scale and shift each channel; return (y, None), where y has the shape of x."""
         return self._affine(x), None
 
 
 def residual(x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
-    """x + scale * branch(y), where y, scale = norm(x): the residual update of every block, whatever the norm.
+    """Return x + scale * branch(y), where y, scale = norm(x): the residual update of every block, for any norm.
 
-    The scale multiplies in its own type (float32) and the sum keeps x's type, so that a half-precision stream is not widened.
+    The multiplication is done in the scale's dtype (float32), and the sum keeps the dtype of x, so half-precision features stay
+    half-precision.
     """
     y, scale = norm(x)
     update = branch(y)
@@ -358,11 +359,11 @@ def residual(x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> 
 
 
 class Residual(nn.Module):
-    """The residual block x + scale * branch(y) with y, scale = norm(x), as a module: any norm of this file around any branch.
+    """The residual block x + scale * branch(y) with y, scale = norm(x), as a module for any norm and any branch.
 
     Args:
         norm: a module that returns (y, scale).
-        branch: a module from y to an update of x's shape.
+        branch: a module that maps y to an update with the shape of x.
     """
 
     def __init__(self, norm: nn.Module, branch: nn.Module) -> None:
@@ -371,7 +372,7 @@ class Residual(nn.Module):
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the updated features, of x's shape and type."""
+        """Return the updated features, with the shape and dtype of x."""
         return residual(x, self.norm, self.branch)
 
 
@@ -380,17 +381,17 @@ Ends = Literal["same", "ln", "affine", "none"]
 
 @dataclass(frozen=True)
 class NormScheme:
-    """How a network is normalized: the norm of its blocks, what stands at its ends, and whether its input is standardised.
+    """How a network is normalized: the norm of its blocks, the norm at its ends, and whether its input is standardized.
 
-    The official i-LN networks differ from their LayerNorm baselines in all three; here each is a switch of its own.
+    The official i-LN networks differ from their LayerNorm baselines in all three; here each can be set separately.
 
     Args:
-        name: the word that selects it (`norm=NAME`).
+        name: the name that selects it (`norm=NAME`).
         block: builds the norm of the residual blocks from (dim, channels_first=...).
-        ends: what stands after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln`,
-            `affine`, or `none` for nothing. With `same`, a learned scale (LayerScale, ReZero) is left without a gradient there.
-        standardize_input: divide the input by the RGB standard deviation of DIV2K after its mean is subtracted, and multiply the
-            output by it, as official i-LN (its `stdnorm`).
+        ends: the norm after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln`,
+            `affine`, or `none`. With `same`, a learned scale (LayerScale, ReZero) is unused there and gets no gradient.
+        standardize_input: after subtracting the mean, divide the input by the RGB standard deviation of DIV2K, and multiply the
+            output by it, as official i-LN does (its `stdnorm`).
     """
 
     name: str
@@ -403,6 +404,6 @@ class NormScheme:
             raise ValueError(f"norm.ends={self.ends}: expected same, ln, affine or none")
 
     def end(self, dim: int, channels_first: bool = False) -> nn.Module:
-        """Build the norm that stands at one of the network's ends. It closes no residual branch, so that its scale is not used."""
+        """Build the norm for one of the network's ends. It is not part of a residual branch, so its scale is unused."""
         factory: NormFactory = {"same": self.block, "ln": LayerNorm, "affine": Affine, "none": NoNorm}[self.ends]
         return factory(dim, channels_first=channels_first)

@@ -1,4 +1,4 @@
-"""Files of weights: official networks in every wrapping, the goldens, and files that are refused."""
+"""Weights files: official networks in every wrapping, golden files, and files that are refused."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from irformer.errors import UserError
 from irformer.evaluation.restorers import NetworkRestorer
 from irformer.weights.checkpoints import load_checkpoint, save_network
 from irformer.weights.exports import export_checkpoint, export_official
-from irformer.weights.formats import recognise
+from irformer.weights.formats import recognize
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -100,13 +100,13 @@ def test_one_line_says_what_was_recognised(tmp_path, caplog):
 
 
 def test_official_norms_are_those_of_the_configs(golden_root):
-    """What the weights do not say is read as the configs of the official norms have it."""
+    """Settings that the weights do not determine are those of the official norms' configs."""
     golden = load_file(golden_root / "hat_iln.safetensors")
     weights = {name.removeprefix("params_ema."): value for name, value in golden.items()}
-    assert recognise(weights)["norm"] == compose_norm("iln")
-    assert recognise(official("hat_x4").state_dict())["norm"] == compose_norm("ln")
+    assert recognize(weights)["norm"] == compose_norm("iln")
+    assert recognize(official("hat_x4").state_dict())["norm"] == compose_norm("ln")
     restormer = load_file(golden_root / "restormer_biasfree.safetensors")
-    found = recognise({name.removeprefix("params."): value for name, value in restormer.items()})
+    found = recognize({name.removeprefix("params."): value for name, value in restormer.items()})
     assert found["norm"] == compose_norm("ln_biasfree")
     assert found["ffn_expansion_factor"] == 2.66
 
@@ -155,7 +155,7 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path, legacy):
     file, proof = tmp_path / "evil.pth", tmp_path / "ran"
     state = {**official("swinir_light_x4").state_dict(), "extra": Malicious(proof)}
     torch.save({"params": state}, file, _use_new_zipfile_serialization=not legacy)
-    assert "refused, since reading it would run code (" in refusal(file)
+    assert "refused, because reading it would run code (" in refusal(file)
     assert not proof.exists()
 
 
@@ -175,9 +175,9 @@ def test_a_configuration_may_name_only_our_classes(tmp_path, target):
 def test_a_configuration_inside_has_to_be_whole(tmp_path):
     file = tmp_path / "part.safetensors"
     save_network(file, small("swinir"), {"name": "swinir"}, None, None, {})
-    assert "its configuration says nothing of _target_, norm; expected the `model` part" in refusal(file)
+    assert "its configuration lacks _target_, norm; expected the `model` part" in refusal(file)
     save_file({"a": torch.zeros(1)}, file, {"irformer": "{]"})
-    assert "what it says of its network cannot be read" in refusal(file)
+    assert "the record of its network cannot be read" in refusal(file)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -187,23 +187,23 @@ def test_a_truncated_file(tmp_path, suffix, share):
     export_official(small("swinir"), file)
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data))])
-    assert "damaged or no " in refusal(file)
+    assert "damaged or not a " in refusal(file)
 
 
 def test_what_is_no_checkpoint(tmp_path):
     for suffix in (".pth", ".ckpt", ".safetensors"):
         (tmp_path / f"text{suffix}").write_text("<html>404: not found</html>")
-        assert "damaged or no " in refusal(tmp_path / f"text{suffix}")
+        assert "damaged or not a " in refusal(tmp_path / f"text{suffix}")
     with zipfile.ZipFile(tmp_path / "archive.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "damaged or no file of weights" in refusal(tmp_path / "archive.pth")
+    assert "damaged or not a weights file" in refusal(tmp_path / "archive.pth")
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     assert "expected weights by name, found a list" in refusal(tmp_path / "list.pth")
     torch.save({"epoch": 1, "lr": 0.1, "best": 2, "name": "x"}, tmp_path / "state.pth")
-    assert "holds no weights; expected them by name" in refusal(tmp_path / "state.pth")
+    assert "contains no weights; expected tensors by name" in refusal(tmp_path / "state.pth")
     assert "found epoch, lr, best and 1 more" in refusal(tmp_path / "state.pth")
     (tmp_path / "photo.png").write_bytes(b"x")
-    assert "expected a run's folder or a file that ends in .safetensors, .pth, .pt, .ckpt" in refusal(tmp_path / "photo.png")
+    assert "expected a run's folder or a file ending in .safetensors, .pth, .pt, .ckpt" in refusal(tmp_path / "photo.png")
     assert "no checkpoints/best.safetensors in this folder" in refusal(tmp_path)
     assert "no such file" in refusal(tmp_path / "nowhere.pth")
 
@@ -212,8 +212,8 @@ def test_another_family(tmp_path):
     torch.save(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(3, 4)).state_dict(), tmp_path / "other.pth")
     message = refusal(tmp_path / "other.pth")
     assert (
-        "neither SwinIR, HAT, DRCT or Restormer nor a network that spandrel knows; it holds 0.weight, 0.bias, 1.weight and 1 more"
-        in message
+        "expected the weights of SwinIR, HAT, DRCT, Restormer or a network that spandrel supports; "
+        "found 0.weight, 0.bias, 1.weight and 1 more" in message
     )
 
 
@@ -226,11 +226,11 @@ def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path):
 
     norms = [name for name in state if "norm2" in name]
     message = refusal(saved({name: value for name, value in state.items() if name not in norms}))
-    assert f"not those of the SwinIR as configured: {len(norms)} missing ({', '.join(norms[:3])} and {len(norms) - 3} more)" in message
+    assert f"do not match the configured SwinIR: {len(norms)} missing ({', '.join(norms[:3])} and {len(norms) - 3} more)" in message
     assert "1 unexpected (extra.weight)" in refusal(saved({**state, "extra.weight": torch.zeros(2)}))
-    assert "1 of another shape (norm.weight [5] for [12])" in refusal(saved({**state, "norm.weight": torch.zeros(5)}))
+    assert "1 of a different shape (norm.weight [5] instead of [12])" in refusal(saved({**state, "norm.weight": torch.zeros(5)}))
     table = "layers.1.residual_group.blocks.0.attn.relative_position_bias_table"
-    assert f"named as weights of swinir, but {table} is missing" in refusal(
+    assert f"its names are those of swinir weights, but {table} is missing" in refusal(
         saved({name: value for name, value in state.items() if name != table})
     )
 
@@ -268,7 +268,7 @@ def test_without_spandrel_the_message_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
-    """last.ckpt says which network it holds, and gives the averaged weights, those that results are of."""
+    """last.ckpt describes its network and contains the averaged weights, which results are measured with."""
     from rich.console import Console
 
     from irformer.training.build import build_run
@@ -299,7 +299,7 @@ def test_a_training_checkpoint_rebuilds_the_averaged_network(tmp_path):
     content = torch.load(file, weights_only=True)
     del content["irformer"]
     torch.save(content, tmp_path / "unsaid.ckpt")
-    assert "does not say which network it holds" in refusal(tmp_path / "unsaid.ckpt")
+    assert "a training checkpoint without a description of its network" in refusal(tmp_path / "unsaid.ckpt")
 
 
 def test_a_record_may_lack_the_task(tmp_path):

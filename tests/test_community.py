@@ -224,7 +224,7 @@ def test_an_official_export_of_a_community_network_is_refused_by_file_and_name(t
     checkpoint = load_checkpoint(exported("Compact", tmp_path))
     with pytest.raises(UserError) as refusal:
         export_checkpoint(checkpoint, tmp_path / "official.pth", "official")
-    message = "holds RealESRGAN Compact, which has no official layout here; SwinIR, HAT, DRCT and Restormer have"
+    message = "contains RealESRGAN Compact; expected SwinIR, HAT, DRCT or Restormer, the only networks with an official layout here"
     assert str(refusal.value) == f"{checkpoint.path}: {message}"
     assert not (tmp_path / "official.pth").exists()
     attempts.refused("exports")
@@ -233,9 +233,7 @@ def test_an_official_export_of_a_community_network_is_refused_by_file_and_name(t
 def test_training_does_not_start_from_an_exported_community_network(tmp_path, attempts):
     file = exported("Compact", tmp_path)
     network = load_checkpoint(saved("SwinIR", tmp_path)).network
-    with pytest.raises(
-        UserError, match=r"^init_from=.*out\.safetensors holds the weights of '?RealESRGAN Compact'?, which spandrel builds"
-    ):
+    with pytest.raises(UserError, match=r"^init_from=.*out\.safetensors: found weights of '?RealESRGAN Compact'?, built by spandrel"):
         transfer_weights(network, file)
     attempts.refused("weights files")
 

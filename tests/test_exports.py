@@ -1,4 +1,4 @@
-"""Weights written for other tools, and weights that training starts from."""
+"""Weights exported for other tools, and weights that training starts from."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def test_spandrel_loads_an_official_export_and_gives_our_output(tmp_path, name, 
 
 @pytest.mark.parametrize("task", SWINIR_SCRIPT)
 def test_the_official_test_script_of_swinir_loads_an_export_strictly(tmp_path, task):
-    """Its own networks go through irformer and back: under the key that it reads, to the last mask. KAIR's script reads the same files."""
+    """Official networks survive a round trip with all masks, under the key that SwinIR's script reads. KAIR's reads the same files."""
     key, arguments = SWINIR_SCRIPT[task]
     expected = swinir_of_script(task)
     torch.save({key: expected.state_dict()}, tmp_path / "in.pth")
@@ -55,7 +55,7 @@ def test_the_official_test_script_of_swinir_loads_an_export_strictly(tmp_path, t
     reader = swinir_of_script(task)
     for parameter in reader.parameters():
         parameter.data.zero_()
-    # As the script does: without its key it takes the whole file, in which no weight has its own name.
+    # As the script does: without its key it takes the whole file, in which no key is the name of a weight.
     reader.load_state_dict(found.get(key, found), strict=True)
     state = reader.state_dict()
     assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
@@ -81,8 +81,8 @@ def test_an_export_lies_under_both_keys_and_once_in_the_file(tmp_path, name):
         ("swinir", {"window_size": 7}, 64, r"training_patch_size=64: expected a multiple of the window, 7, from 14 to 1024"),
         ("swinir", {}, 10**9, r"training_patch_size=1000000000: expected a multiple"),
         ("swinir", {}, -16, r"training_patch_size=-16: expected a multiple"),
-        ("hat", {}, 48, r"training_patch_size=48: official weights of HAT hold no masks; leave it out"),
-        ("restormer", {}, 48, r"training_patch_size=48: official weights of Restormer hold no masks; leave it out"),
+        ("hat", {}, 48, r"training_patch_size=48: official weights of HAT contain no masks; omit it"),
+        ("restormer", {}, 48, r"training_patch_size=48: official weights of Restormer contain no masks; omit it"),
     ],
 )
 def test_masks_of_an_impossible_size_are_refused(tmp_path, name, overrides, size, message, attempts):
@@ -119,11 +119,11 @@ def test_goldens_are_exported_as_they_were(golden_root, tmp_path, name):
         ("drct", "none", {}, "the official DRCT has no NoNorm"),
         ("restormer", "iln", {}, "the official Restormer has no ILN, only LayerNorm and BiasFreeLayerNorm"),
         ("hat", "ln", {"upsampler": "pixelshuffledirect"}, "the official HAT has no upsampler 'pixelshuffledirect', only pixelshuffle"),
-        ("hat", "ln", {"conv_scale": 0.02}, r"blocks\.0\.conv_scale is 0\.02, and would be read as 0\.01"),
-        ("hat", "iln", {"norm.block.eps": 1e-6}, r"norm1\.eps is 1e-06, and would be read as 0\.0001"),
-        ("hat", "iln", {"norm.standardize_input": False}, r"scaling\.std is .*, and would be read as"),
-        ("hat", "iln", {"norm.ends": "ln"}, r"patch_embed\.norm is LayerNorm, and would be read as Affine"),
-        ("swinir", "ln", {"pixel_range": 255.0}, r"scaling\.std is .*, and would be read as"),
+        ("hat", "ln", {"conv_scale": 0.02}, r"blocks\.0\.conv_scale is 0\.02, but would be read as 0\.01"),
+        ("hat", "iln", {"norm.block.eps": 1e-6}, r"norm1\.eps is 1e-06, but would be read as 0\.0001"),
+        ("hat", "iln", {"norm.standardize_input": False}, r"scaling\.std is .*, but would be read as"),
+        ("hat", "iln", {"norm.ends": "ln"}, r"patch_embed\.norm is LayerNorm, but would be read as Affine"),
+        ("swinir", "ln", {"pixel_range": 255.0}, r"scaling\.std is .*, but would be read as"),
     ],
 )
 def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, overrides, message):
@@ -133,7 +133,9 @@ def test_what_the_official_code_lacks_is_refused_by_name(tmp_path, name, norm, o
 
 
 def test_an_export_needs_a_known_suffix(tmp_path):
-    with pytest.raises(UserError, match=r"out\.onnx: official files end in \.pth \(under params and params_ema\) or \.safetensors"):
+    with pytest.raises(
+        UserError, match=r"out\.onnx: expected a file name ending in \.pth \(under params and params_ema\) or \.safetensors"
+    ):
         export_official(small("swinir"), tmp_path / "out.onnx")
 
 
@@ -143,41 +145,45 @@ def test_an_export_needs_a_known_suffix(tmp_path):
 @pytest.mark.parametrize("name", ["swinir", "hat", "drct"])
 @pytest.mark.parametrize("scale", [3, 4])
 def test_weights_move_to_another_scale(tmp_path, name, scale):
-    """The body and the convolutions before and after the enlarging ones are kept to the bit; the enlarging ones keep their random start."""
+    """The body and the convolutions around the upsampling ones are loaded bit-exactly; the latter keep their random initialization."""
     source, target = small(name, scale=2), small(name, scale=scale)
     before = {key: value.clone() for key, value in target.state_dict().items()}
     export_official(source, tmp_path / "x2.pth")
     transfer = transfer_weights(target, tmp_path / "x2.pth")
     old, new = source.state_dict(), target.state_dict()
     fresh = [key for key in new if key.startswith("upsample.")]
-    assert list(transfer.fresh) == fresh
+    assert list(transfer.initialized) == fresh
     assert all(torch.equal(new[key], before[key] if key in fresh else old[key]) for key in new)
-    counts = [sum(new[key].numel() for key in keys) for keys in (transfer.kept, transfer.fresh)]
+    counts = [sum(new[key].numel() for key in keys) for keys in (transfer.loaded, transfer.initialized)]
     assert sum(counts) == sum(p.numel() for p in target.parameters())
     text = (
-        f"kept {counts[0]:,} parameters in {len(transfer.kept)} tensors; fresh {counts[1]:,} parameters in {len(fresh)} tensors (upsample)"
+        f"loaded {counts[0]:,} parameters in {len(transfer.loaded)} tensors; "
+        f"randomly initialized {counts[1]:,} parameters in {len(fresh)} tensors (upsample)"
     )
     assert text in str(transfer)
-    assert f"the official weights of {name}, norm ln, scale 2" in str(transfer)
+    assert f"official weights of {name}, norm ln, scale 2" in str(transfer)
 
 
 def test_weights_of_the_same_network_are_kept_whole(tmp_path, golden_root):
     golden = load_checkpoint(golden_root / "hat_iln.safetensors").network
     target = load_checkpoint(golden_root / "hat_ln_stdnorm_off.safetensors").network
-    assert "all there are" in str(transfer_weights(target, golden_root / "hat_iln.safetensors"))
+    assert "the whole network" in str(transfer_weights(target, golden_root / "hat_iln.safetensors"))
     assert all(torch.equal(value, target.state_dict()[name]) for name, value in golden.state_dict().items())
 
 
 def test_another_upsampler_is_fresh(tmp_path):
     export_official(small("swinir", scale=2), tmp_path / "classical.pth")
     transfer = transfer_weights(small("swinir", scale=2, upsampler="pixelshuffledirect"), tmp_path / "classical.pth")
-    assert list(transfer.fresh) == ["upsample.0.weight", "upsample.0.bias"]
+    assert list(transfer.initialized) == ["upsample.0.weight", "upsample.0.bias"]
 
 
 @pytest.mark.parametrize(
     ("target", "fault"),
     [
-        (lambda: small("swinir", scale=4, embed_dim=16), r"of another shape \(conv_first\.weight \[8, 3, 3, 3\] for \[16, 3, 3, 3\]"),
+        (
+            lambda: small("swinir", scale=4, embed_dim=16),
+            r"of a different shape \(conv_first\.weight \[8, 3, 3, 3\] instead of \[16, 3, 3, 3\]",
+        ),
         (lambda: small("swinir", scale=4, depths=[2, 2]), r"missing \(layers\.1\.residual_group\.blocks\.1\.norm1\.weight"),
         (lambda: small("hat", scale=4), r"missing \(layers\.0\.residual_group\.blocks\.0\.conv_block\.cab\.0\.weight"),
         (lambda: small("swinir", "none", scale=4), r"unexpected \(patch_embed\.norm\.weight"),
@@ -187,7 +193,7 @@ def test_weights_of_another_network_are_refused(tmp_path, target, fault):
     export_official(small("swinir", scale=2), tmp_path / "x2.pth")
     network = target()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(UserError, match=rf"init_from=.* holds the official weights of swinir, norm ln, .*, not those of the .*{fault}"):
+    with pytest.raises(UserError, match=rf"init_from=.*: found official weights of swinir, norm ln, .*, which do not match the .*{fault}"):
         transfer_weights(network, tmp_path / "x2.pth")
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
@@ -207,16 +213,16 @@ def test_the_export_script(tmp_path):
     assert back.returncode == 0, back.stderr
     assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
     wrong = run("ours.safetensors", "again.pth", "--format", "official", "--training-patch-size", "48")
-    message = "error: ours.safetensors: training_patch_size=48: official weights of HAT hold no masks; leave it out\n"
+    message = "error: ours.safetensors: training_patch_size=48: official weights of HAT contain no masks; omit it\n"
     assert (wrong.returncode, wrong.stderr) == (1, message)
 
 
 @pytest.mark.parametrize(
     ("out", "format", "size", "message"),
     [
-        ("out.onnx", "safetensors", None, r"^\S*out\.onnx: a file of the format safetensors ends in \.safetensors$"),
-        ("out.onnx", "official", None, r"^\S*out\.onnx: official files end in \.pth \("),
-        ("out.safetensors", "safetensors", 48, r"^training_patch_size=48: only official files hold masks; .* add --format official$"),
+        ("out.onnx", "safetensors", None, r"^\S*out\.onnx: expected a file name ending in \.safetensors, or --format official$"),
+        ("out.onnx", "official", None, r"^\S*out\.onnx: expected a file name ending in \.pth \("),
+        ("out.safetensors", "safetensors", 48, r"^training_patch_size=48: only official files contain masks; .* add --format official$"),
         ("out.pth", "official", None, r"^\S*in\.safetensors: the official SwinIR has no RMSNorm, only LayerNorm; export with"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Facts of the norms: what each computes, to which precision, and what their residual blocks keep."""
+"""Norms: what each computes, its precision, and the properties of residual blocks."""
 
 import copy
 import doctest
@@ -53,7 +53,7 @@ def _features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) ->
 
 
 def _perturbed(module: nn.Module) -> nn.Module:
-    """Random values added to all parameters, so that nothing is compared at its trivial start."""
+    """Add random values to all parameters, so that nothing is compared at its trivial initialization."""
     generator = torch.Generator().manual_seed(2)
     for parameter in module.parameters():
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator)
@@ -97,13 +97,13 @@ def test_iln_equals_float64_reference(side, dtype):
     assert sigma.dtype == torch.float32
     assert sigma.item() == pytest.approx(sigma_reference, rel=1e-5)
     assert y.dtype == dtype
-    # In half precision nothing but the rounding of the result to its own type may differ.
+    # In half precision, only the rounding of the result to its dtype may differ.
     rounding = 0.0 if dtype == torch.float32 else torch.finfo(dtype).eps
     torch.testing.assert_close(y.double(), reference, rtol=1e-5 + rounding, atol=1e-5)
 
 
 def _reference(name: str, x: np.ndarray, p: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    """The papers' formulas on x [B, H, W, C] with parameters p; eps is 1e-5 for a token or channel, 1e-4 for an image."""
+    """The papers' formulas for x [B, H, W, C] with parameters p; eps is 1e-5 for a token or channel, 1e-4 for an image."""
     weight, bias = p.get("weight"), p.get("bias")
 
     def standard(axes: tuple[int, ...], eps: float) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_equals_the_module_of_torch(norm, reference, training):
 
 
 def test_batch_norm_can_be_evaluated_both_ways_from_one_training():
-    """The dagger of Table 1: the batch's own statistics in evaluation; without it, the running ones. Both are in the checkpoint."""
+    """With the dagger in Table 1: batch statistics in evaluation mode; without it, running ones. Checkpoints fit both."""
     trained = _perturbed(BatchNorm(6, running=False))
     for seed in range(3):
         trained(_features(2, 5, 7, 6, seed=seed))
@@ -281,7 +281,7 @@ def test_half_precision_stream_keeps_its_type(norm, dtype):
 
 @pytest.mark.parametrize("name", [name for name in NORMS if name != "affine"])
 def test_float32_parameters_read_a_half_precision_stream_to_its_rounding(name):
-    """As under autocast: statistics in float32 leave nothing but the rounding of y, also where squares overflow float16 (above 256)."""
+    """As under autocast: with float32 statistics only y is rounded, even if squares overflow float16 (above 256)."""
     x = (200 * _features(2, 8, 8, 6)).half()
     norm = _perturbed(NORMS[name](6))
     y, scale = norm(x)
@@ -295,7 +295,7 @@ def test_float32_parameters_read_a_half_precision_stream_to_its_rounding(name):
 
 @every_norm
 def test_block_can_be_copied_after_a_training_step(norm):
-    """The official module keeps its variance between norm and denorm, so that a deep copy fails on the graph; this one does not."""
+    """The official module stores its variance between norm and denorm, so deep copies fail; ours stores nothing."""
     block = Residual(norm(6), _branch(6, torch.float32))
     block(_features(1, 4, 4, 6)).sum().backward()
     twin = copy.deepcopy(block)

@@ -1,4 +1,4 @@
-"""What files may name, and run folders of somebody else: nothing is imported or run that the user has not named as trusted."""
+"""What files and foreign run folders may name: nothing is imported or run that the user has not named as trusted."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The current folder, with a package theirpkg in it that leaves a file when it is imported."""
+    """A current folder with a package theirpkg that creates a file when it is imported."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "theirpkg").mkdir()
     (tmp_path / "theirpkg" / "__init__.py").write_text(PACKAGE)
@@ -64,7 +64,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def foreign(folder) -> Path:
-    """A file of weights whose norm is of theirpkg."""
+    """A weights file whose norm is from theirpkg."""
     file = folder / "theirs.safetensors"
     save_file(weights(), file, {"irformer": json.dumps({"model": model(norm=norm("theirpkg.part.Norm")), "task": "sr_x2", "step": 1})})
     return file
@@ -190,7 +190,7 @@ def test_training_from_a_file_takes_trust(foreign, monkeypatch, capsys):
 
 
 def test_a_change_may_name_any_class(folder):
-    """What the user types is trusted, what the file says is not."""
+    """The user's overrides are trusted, the file is not."""
     file = folder / "ours.safetensors"
     save_file(weights(), file, {"irformer": json.dumps({"model": model(), "task": "sr_x2", "step": 1})})
     network = load_checkpoint(file, {"norm.block._target_": "theirpkg.Norm"}).network
@@ -202,7 +202,7 @@ def test_a_change_may_name_any_class(folder):
 
 @pytest.fixture
 def run_folder(folder) -> Path:
-    """A run of one step, and nothing after it."""
+    """A run of one step, without the benchmark."""
     run = build_run(
         compose("train", [*TINY, "test_sets=[sample]", "data=sample", "trainer.max_steps=1", "name=theirs"]), folder / "runs" / "theirs"
     )
@@ -224,7 +224,7 @@ def saved_text() -> str:
 
 _SAVE = "${oc.create:{_target_:numpy.savetxt,fname:ran-code,X:[1]}}"
 
-# What is put into config.yaml, as lines of YAML by the part that they replace, and what the refusal says.
+# YAML lines that replace a part of config.yaml, and the expected error.
 HOSTILE = {
     "loss": ({"loss": {"_target_": "theirpkg.Loss"}}, "loss names the class theirpkg.Loss; a saved configuration may only name classes"),
     "function": ({"loss": {"_target_": "os.mkdir", "path": PROOF}}, "loss names the class os.mkdir;"),
@@ -287,7 +287,7 @@ def hostile_text(saved: str, changes: dict) -> str:
     for key, value in changes.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) and isinstance(config.get(key), dict) else value
     config["loss"] = changes.get("loss", config["loss"])
-    return json.dumps(config)  # which is YAML too, and keeps every text as it is
+    return json.dumps(config)  # JSON is valid YAML and preserves every string
 
 
 def refusal_of_resuming(folder: Path, monkeypatch, capsys, text: str) -> str:
@@ -327,7 +327,7 @@ def accepted(cfg: DictConfig) -> None:
 
 @pytest.mark.parametrize("group", ["norm", "model", "loss", "optim", "debug", "logger", "trainer"])
 def test_every_configuration_of_ours_is_accepted(folder, group):
-    """What composes is what a run saves."""
+    """Every configuration that composes can be read back from a run's folder."""
     for name in options(group):
         if not name.startswith("_"):
             accepted(compose("train", ["name=x", f"{group}={name}"]))
@@ -344,7 +344,7 @@ def test_references_of_every_kind_are_accepted(folder):
 def test_a_run_with_a_foreign_class_goes_on_where_its_package_is_trusted(folder, monkeypatch, capsys, attempts):
     words = [*TINY, "data=sample", "norm.block._target_=theirpkg.Norm", "loss._target_=theirpkg.Loss", "name=mine"]
     assert "error" not in type_words(monkeypatch, capsys, *words)
-    assert (folder / "runs" / "mine" / "results.json").is_file()  # the run's own weights name the class too
+    assert (folder / "runs" / "mine" / "results.json").is_file()  # the run's weights name the class too
     refused = type_words(monkeypatch, capsys, "resume=runs/mine", "trainer.max_steps=3")
     assert "names the class theirpkg." in refused
     assert "trust=[theirpkg]" in refused
@@ -362,19 +362,19 @@ def test_a_run_folder_cannot_trust_its_own_package(folder, saved_text, monkeypat
 
 
 def test_a_run_that_is_found_by_itself_is_checked_too(folder, saved_text, monkeypatch, capsys, attempts):
-    """resume=auto compares all runs with the command line: one that would run code is left out by name, and nothing of it is resolved."""
+    """resume=auto compares all runs with the command line: one that would run code is skipped by name, and is never resolved."""
     theirs = folder / "runs" / "theirs"
     theirs.mkdir(parents=True)
     (theirs / "config.yaml").write_text(hostile_text(saved_text, {"loss": _SAVE}))
     error = type_words(monkeypatch, capsys, *TINY, "data=sample", "resume=auto")
-    assert "resume=auto: passed over runs/theirs: " in error
+    assert "resume=auto: skipped runs/theirs: " in error
     assert "oc.create is not allowed" in error
     assert not (folder / PROOF).exists()
     attempts.refused("run folders")
 
 
 def test_a_checkpoint_of_a_run_is_data(run_folder, attempts):
-    """What is saved to go on from is read without running code, and its values are checked."""
+    """Checkpoints are read without running code, and their values are checked."""
     last = run_folder / "checkpoints" / "last.ckpt"
     (run_folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
     whole = torch.load(last, weights_only=True)
@@ -386,7 +386,7 @@ def test_a_checkpoint_of_a_run_is_data(run_folder, attempts):
 
     state = whole["irformer_resume"]
     hostile = {
-        "refused, since reading it would run code (": whole | {"callbacks": RunsCode()},
+        "refused, because reading it would run code (": whole | {"callbacks": RunsCode()},
         "not a checkpoint of a run": whole | {"irformer_resume": [1]},
         "its step, its due validation or the sizes": whole | {"irformer_resume": state | {"sizes": {"metrics.csv": -1}}},
         "the sizes of its logs cannot be read)": whole | {"global_step": "1"},

@@ -1,4 +1,4 @@
-"""Measure every task without a network, on all its test sets at hand, into the table of a page: python scripts/protocols.py [PAGE]."""
+"""Evaluate every task without a network on all available test sets and update a page's table: python scripts/protocols.py [PAGE]."""
 
 import os
 from pathlib import Path
@@ -32,15 +32,15 @@ def protocols() -> None:
         table = measure_all(complete_tasks(), root)
     before, after = page.partition(START)[0], page.partition(END)[2]
     written = f"{before}{START}\n\n{table.markdown()}\n{END}{after}"
-    write_atomically(arguments.page, lambda aside: aside.write_text(written, encoding="utf-8"))
+    write_atomically(arguments.page, lambda temporary: temporary.write_text(written, encoding="utf-8"))
     table.show(readable_console())
 
 
 def measure_all(names: list[str], root: Path) -> ResultTable:
-    """One row for each task and each of its test sets below root.
+    """Return a table with one row for each task and test set.
 
     Args:
-        names: of the tasks.
+        names: names of the tasks.
         root: the data folder.
     """
     rows: list[list[Cell]] = []
@@ -57,4 +57,4 @@ def measure_all(names: list[str], root: Path) -> ResultTable:
             rows.append([name, rule, untrained, result.name, Number(len(test_set)), source, metrics, values])
             remarks += result.remarks
     header = ["task", "rule", "restorer", "test set", "images", "LQ", "metrics", "result"]
-    return ResultTable("All tasks on the test sets at hand", header, rows, [f"- {remark}" for remark in dict.fromkeys(remarks)])
+    return ResultTable("All tasks on the available test sets", header, rows, [f"- {remark}" for remark in dict.fromkeys(remarks)])

@@ -1,1 +1,1 @@
-"""What happens inside a network while it trains: statistics of its features, probes that take them, figures that show them."""
+"""Training dynamics: feature statistics, the probe that computes them during training, and figures."""

@@ -1,4 +1,4 @@
-"""Figures of training dynamics, made from dynamics.csv."""
+"""Figures of training dynamics, from dynamics.csv."""
 
 import csv
 from collections import defaultdict
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Curve:
-    """One statistic of one group's output over training: steps and values, both [N]."""
+    """A statistic of one group's output during training: steps and values, both [N]."""
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
-Dynamics = dict[str, list[Curve]]  # by statistic, one curve for each group in the order of depth
+Dynamics = dict[str, list[Curve]]  # by statistic, one curve per group in order of depth
 
 
 def read_dynamics(path: Path) -> Dynamics:
@@ -39,24 +39,24 @@ def read_dynamics(path: Path) -> Dynamics:
 
 
 def figure1(arms: dict[str, Dynamics], channels: int, path: Path) -> None:
-    """The paper's Figure 1 for any runs: feature magnitude and channel entropy over depth and iterations, arms beside each other.
+    """Plot the paper's Figure 1 for any runs: feature magnitude and channel entropy by depth and iteration, one column per arm.
 
     Args:
-        arms: dynamics by the title of their column.
-        channels: C of the network; an entropy of ln C means that all channels carry the same.
-        path: of the picture, PNG or SVG.
+        arms: dynamics by column title.
+        channels: C of the network; an entropy of ln C means that all channels have the same magnitude.
+        path: the image file, PNG or SVG.
     """
     depth = len(next(iter(arms.values()))["mean_square"])
-    colours = matplotlib.colormaps["viridis_r"].resampled(depth)
+    colors = matplotlib.colormaps["viridis_r"].resampled(depth)
     figure = Figure(figsize=(1.6 + 3.6 * len(arms), 6.4), layout="constrained")
     axes = figure.subplots(2, len(arms), sharex=True, sharey="row", squeeze=False)
     for column, (title, dynamics) in enumerate(arms.items()):
         magnitude, entropy = axes[0, column], axes[1, column]
         for layer in range(depth):
             curve = dynamics["mean_square"][layer]
-            magnitude.plot(curve.steps, curve.values, color=colours(layer), lw=1.8)
+            magnitude.plot(curve.steps, curve.values, color=colors(layer), lw=1.8)
             curve = dynamics["channel_entropy"][layer]
-            entropy.plot(curve.steps, curve.values, color=colours(layer), lw=1.8)
+            entropy.plot(curve.steps, curve.values, color=colors(layer), lw=1.8)
         magnitude.set_title(title, fontsize=11)
         magnitude.set_yscale("log")
         entropy.axhline(np.log(channels), color="0.5", lw=1, ls="--")
@@ -70,7 +70,7 @@ def figure1(arms: dict[str, Dynamics], channels: int, path: Path) -> None:
     uniform = f"ln {channels}: all channels alike"
     axes[1, 0].text(0.02, np.log(channels), uniform, transform=axes[1, 0].get_yaxis_transform(), fontsize=8, color="0.4", va="bottom")
     bar = figure.colorbar(
-        ScalarMappable(BoundaryNorm(np.arange(depth + 1) + 0.5, depth), colours), ax=axes, shrink=0.6, ticks=range(1, depth + 1)
+        ScalarMappable(BoundaryNorm(np.arange(depth + 1) + 0.5, depth), colors), ax=axes, shrink=0.6, ticks=range(1, depth + 1)
     )
     bar.set_label("depth (group of blocks, the last is nearest the output)")
     FigureCanvasAgg(figure)

@@ -1,1 +1,1 @@
-"""Finished and interrupted runs: resuming, sweeps, arms and comparisons."""
+"""Operations on runs: resuming, sweeps, arms and comparisons."""

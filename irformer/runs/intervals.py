@@ -1,17 +1,17 @@
-"""Confidence intervals of the difference between two arms that were trained with few seeds and measured on few images.
+"""Confidence intervals of the difference between two arms trained with few seeds and evaluated on few images.
 
-Seeds and images are both samples: of the runs that could have been trained, and of the images that could have been measured. An interval
-over images alone says nothing about the next seed. The 95 % interval here covers both, and is the wider, at each end, of
+Both seeds and images are samples: of the runs that could have been trained, and of the images that could have been used. An interval over
+images alone says nothing about the next seed. The 95 % interval here covers both. At each end, it is the wider of
 
-- the **percentile bootstrap** (`scipy.stats.bootstrap`) that resamples seeds and images with replacement, independently of each other
-  and 10,000 times. Resampling 2 or 3 values understates their variance, so the bootstrap alone is too narrow;
-- **Student's t**: mean +- sqrt(h_seeds^2 + h_images^2), where h is the half-width of the t interval of the mean over the seeds (each
-  averaged over the images) and over the images (each averaged over the seeds). Where the arms have no seed in common, h_seeds is Welch's.
+- the **percentile bootstrap** (`scipy.stats.bootstrap`), which resamples seeds and images independently with replacement, 10,000 times.
+  Resampling 2 or 3 values underestimates their variance, so the bootstrap alone is too narrow;
+- **Student's t**: mean +- sqrt(h_seeds^2 + h_images^2), where h is the half-width of the t interval of the mean over seeds (each averaged
+  over the images) and over images (each averaged over the seeds). If the arms have no seeds in common, h_seeds is Welch's.
 
-Measured coverage: 4,000 simulations for each of 54 settings without a difference (2, 3 or 5 seeds; 5, 20 or 100 images; normal effects of
-seeds, of images, of both, and of each run on each image). The interval excluded 0 in 0.2 % to 5.6 % of the simulations of a setting, 2.9 %
-on average; where seeds alone or images alone scatter, Student's t excludes it in exactly 5 %. The bootstrap alone excluded 0 in up to
-50 % of the simulations with 2 seeds, 24 % with 3 and 16 % with 5.
+Coverage was measured with 4,000 simulations in each of 54 settings without a true difference (2, 3 or 5 seeds; 5, 20 or 100 images; normal
+effects of seeds, of images, of both, and of each run on each image). The interval excluded 0 in 0.2 % to 5.6 % of the simulations of a
+setting, 2.9 % on average; if only seeds or only images vary, Student's t excludes 0 in exactly 5 %. The bootstrap alone excluded 0 in up
+to 50 % of the simulations with 2 seeds, 24 % with 3 and 16 % with 5.
 """
 
 import math
@@ -28,34 +28,34 @@ _CHUNK = 500  # resamples in memory at a time
 
 
 def covers_seeds(arms: Sequence[NDArray[np.float64]]) -> bool:
-    """Whether an interval of these values can cover seeds: every array has two or more."""
+    """Return whether an interval of these values can cover seeds: each array has two or more."""
     return all(len(arm) > 1 for arm in arms)
 
 
 def difference_interval(arms: Sequence[NDArray[np.float64]], resamples: int = RESAMPLES) -> tuple[float, float]:
-    """The 95 % interval of a mean difference; the module's docstring defines it. The same values always give the same interval.
+    """Return the deterministic 95 % interval of a mean difference, as defined in the module's docstring.
 
     Args:
-        arms: one array of paired differences [seeds, images]; or two arrays [seeds of an arm, images], whose seeds are not paired, while
-            their images are. Two images or more. Where an array has a single seed, the interval covers images alone.
-        resamples: of the bootstrap.
+        arms: one array of paired differences [seeds, images], or two arrays [seeds of an arm, images] with unpaired seeds and paired
+            images. At least two images. If an array has a single seed, the interval covers only images.
+        resamples: number of bootstrap resamples.
     """
     with_seeds = covers_seeds(arms)
     per_image = arms[0].mean(0) - arms[1].mean(0) if len(arms) == 2 else arms[0].mean(0)
-    by_seeds = _seed_half_width([arm.mean(1) for arm in arms]) if with_seeds else 0.0
-    half_width = math.hypot(by_seeds, _half_width(per_image))
+    seed_half_width = _seed_half_width([arm.mean(1) for arm in arms]) if with_seeds else 0.0
+    half_width = math.hypot(seed_half_width, _half_width(per_image))
     mean = float(per_image.mean())
     low, high = _bootstrap(arms, resamples) if with_seeds else _bootstrap([per_image[None]], resamples)
     return min(low, mean - half_width), max(high, mean + half_width)
 
 
 def _bootstrap(arms: Sequence[NDArray[np.float64]], resamples: int) -> tuple[float, float]:
-    """Percentile interval; the samples that are resampled are the numbers of the seeds of each arm, and of the images."""
+    """Return the percentile interval; the resampled values are the indices of each arm's seeds and of the images."""
     images = np.arange(arms[0].shape[1])
     seeds = [np.arange(len(arm)) for arm in arms if len(arm) > 1]
 
     def mean_difference(*drawn: NDArray[np.intp], axis: int = -1) -> NDArray[np.float64]:
-        *drawn_seeds, drawn_images = drawn  # [..., seeds] of each arm, and [..., images]
+        *drawn_seeds, drawn_images = drawn  # [..., seeds] for each arm, and [..., images]
         if not drawn_seeds:
             return arms[0][0][drawn_images].mean(axis)
         means = [arm[own[..., :, None], drawn_images[..., None, :]].mean((-2, -1)) for arm, own in zip(arms, drawn_seeds, strict=True)]
@@ -75,12 +75,12 @@ def _bootstrap(arms: Sequence[NDArray[np.float64]], resamples: int) -> tuple[flo
 
 
 def _half_width(values: NDArray[np.float64]) -> float:
-    """Of Student's t interval of the mean of [n] values."""
+    """Return the half-width of Student's t interval of the mean of [n] values."""
     return _t(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def _seed_half_width(arms: Sequence[NDArray[np.float64]]) -> float:
-    """Of the t interval of the mean of one array [seeds], or of the difference of two means (Welch)."""
+    """Return the half-width of the t interval of the mean of one array [seeds], or of the difference of two means (Welch)."""
     if len(arms) == 1:
         return _half_width(arms[0])
     squares = [float(arm.var(ddof=1)) / len(arm) for arm in arms]  # squared standard errors

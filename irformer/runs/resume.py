@@ -1,6 +1,6 @@
-"""What `resume=` means: a run's saved configuration, what the command line may change in it, and which run `resume=auto` resumes.
+"""Implement `resume=`: the configuration of a resumed run with the changes of the command line, and the choice of `resume=auto`.
 
-The description of each key (`irformer.schema.sections`) says whether a resumed run may change it.
+The description of each key (`irformer.schema.sections`) defines whether a resumed run may change it.
 """
 
 import contextlib
@@ -26,25 +26,25 @@ from irformer.weights.checkpoints import LAST
 
 AUTO = "auto"
 
-# Passes the folder that the first process has found to those that Lightning starts by the same command line.
+# Passes the folder found by the main process to the processes that Lightning starts with the same command line.
 _FOLDER = "IRFORMER_RUN_FOLDER"
 
 _log = logging.getLogger(__name__)
 
 
 def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of `resume=FOLDER`: the saved one, with the changes that the command line makes to it.
+    """Return the configuration of `resume=FOLDER`: the saved one with the changes of the command line.
 
-    A group on the command line, such as `trainer=cpu`, changes only keys that say where the run computes and what it shows. Keys such as
-    `trainer.max_steps` change only if they are named. Whatever else would change what the run learns is refused.
+    A group on the command line, such as `trainer=cpu`, changes only keys that affect where the run computes and what it displays. Keys
+    such as `trainer.max_steps` change only if they are set explicitly. Overrides that would change the result are refused.
 
     Args:
-        cfg: as the command line composes it.
-        folder: of the run.
-        overrides: the words of the command line.
+        cfg: the configuration that the command line composes.
+        folder: the run's folder.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: there is no such run, or a word would make it another run.
+        UserError: there is no such run, or an override would make it a different run.
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"resume={cfg.resume}: no {folder / CONFIG}; give the folder of a run")
@@ -54,7 +54,7 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
         if override.startswith("~"):
             _require_free(name, override, cfg)
             _remove(saved, name)
-        elif "/" in name or name.split(".")[0] not in cfg:  # a group whose keys are elsewhere, as experiment
+        elif "/" in name or name.split(".")[0] not in cfg:  # a group whose keys are in other sections, such as experiment
             raise _refusal(override, name, cfg)
         elif is_section(name):
             _take_group(saved, cfg, name, override)
@@ -67,14 +67,14 @@ def resumed_config(cfg: DictConfig, folder: Path, overrides: list[str]) -> DictC
 
 
 def _saved(cfg: DictConfig, folder: Path) -> DictConfig:
-    """The configuration of a run, checked as data from elsewhere; which packages it may name is the user's word, never the file's."""
+    """Read a run's configuration as untrusted data; only the user decides which packages it may name, never the file."""
     saved = read_saved_config(folder / CONFIG, trust_of(cfg), whole=True)
     saved.trust = cfg.trust
     return saved
 
 
 def _take_group(saved: DictConfig, cfg: DictConfig, group: str, override: str) -> None:
-    """Take from a group what says where a run computes; refuse a group that would change what it learns."""
+    """Apply the keys of a group that do not affect results; refuse a group that would change results."""
     for name in map(str, cfg[group]):
         dotted = f"{group}.{name}"
         value = OmegaConf.select(cfg, dotted)
@@ -103,7 +103,7 @@ def _remove(saved: DictConfig, name: str) -> None:
 
 
 def _with_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
-    """A saved configuration with the keys that a newer version of irformer has added."""
+    """Add the keys that a newer version of irformer has introduced to a saved configuration."""
     for name in cfg:
         if name not in saved:
             saved[name] = cfg[name]
@@ -115,18 +115,18 @@ def _with_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
 
 
 def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[DictConfig, Path]:
-    """Configuration and folder of `resume=auto`: those of a run that can be resumed, or of a new run.
+    """Return the configuration and folder of `resume=auto`: those of a run to resume, or of a new run.
 
-    The folder is that of the run's name or of hydra.run.dir if one is given, and in a sweep that of the job. Otherwise it is that of the
-    unfinished run with the same settings that was written to last, unless another process trains in it.
+    If the run's name or hydra.run.dir is given, they determine the folder; in a sweep it is the job's folder. Otherwise it is the folder
+    of the most recently written unfinished run with the same settings that no other process is training in.
 
     Args:
-        cfg: as the command line composes it.
-        folder: of the new run.
-        overrides: the words of the command line.
+        cfg: the configuration that the command line composes.
+        folder: the folder of the new run.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: the folder holds a run with other settings, or several processes cannot agree on a run.
+        UserError: the folder contains a run with other settings, or several processes cannot agree on a run.
     """
     hydra = HydraConfig.get()
     given = any(word.startswith("name=") for word in overrides) or any(word.startswith("hydra.run.dir=") for word in hydra.overrides.hydra)
@@ -134,11 +134,11 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
         folder = Path(os.environ[_FOLDER])
     elif not given and hydra.mode != RunMode.MULTIRUN:
         if started_together():
-            raise UserError("resume=auto on several processes needs the name of the run: add name=NAME")
+            raise UserError("resume=auto with several processes needs the name of the run: add name=NAME")
         found = _newest_unfinished(cfg)
         if found is not None:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # made by Hydra for a new run
+                folder.rmdir()  # created by Hydra for a new run
             folder = found
     os.environ[_FOLDER] = str(folder)
     if not (folder / CONFIG).is_file():
@@ -148,9 +148,7 @@ def auto_resumed(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[D
     difference = _difference(saved, cfg)
     if difference is not None:
         name, was, now = difference
-        raise UserError(
-            f"resume=auto: {os.path.relpath(folder)} was started with {name}={was}, not {now}; name=NAME starts another run beside it"
-        )
+        raise UserError(f"resume=auto: {os.path.relpath(folder)} was started with {name}={was}, not {now}; name=NAME starts a new run")
     resumed = _with_changes(saved, cfg)
     resumed.name, resumed.resume = saved.name, str(folder)
     return resumed, folder
@@ -165,7 +163,7 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
         try:
             other = is_complete(folder, cfg.trainer.max_steps) or _difference(_with_new_keys(_saved(cfg, folder), cfg), cfg)
         except (UserError, OmegaConfBaseException) as error:
-            _log.warning("resume=auto: passed over %s: %s", os.path.relpath(folder), shortened(str(error), 400))
+            _log.warning("resume=auto: skipped %s: %s", os.path.relpath(folder), shortened(str(error), 400))
             continue
         if other:
             continue
@@ -175,7 +173,7 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
 
 
 def _difference(saved: DictConfig, cfg: DictConfig) -> tuple[str, Any, Any] | None:
-    """The first key that makes two configurations different runs, and its two values."""
+    """Return the first key that makes two configurations different runs, with both values."""
     was, now = _identity(_with_changes(saved, cfg)), _identity(cfg)
     for name in sorted(was.keys() | now.keys()):
         if was.get(name) != now.get(name):
@@ -184,22 +182,22 @@ def _difference(saved: DictConfig, cfg: DictConfig) -> tuple[str, Any, Any] | No
 
 
 def _identity(config: DictConfig) -> dict[str, Any]:
-    """The values, by dotted key, that tell runs apart."""
+    """Return the values that identify a run, by dotted key."""
     return {name: value for name, value in leaves(_plain(config)) if described(name).identifies}
 
 
 def _with_changes(saved: DictConfig, cfg: DictConfig) -> DictConfig:
-    """A copy of a saved configuration with all values of another that a resumed run may change, so that references to them follow."""
-    taken = saved.copy()
+    """Return a copy of a saved configuration with every value that a resumed run may change; references to these values follow."""
+    changed = saved.copy()
     for name in map(str, cfg):
         if not is_section(name):
             if not described(name).identifies:
-                taken[name] = cfg[name]
+                changed[name] = cfg[name]
             continue
         for inner in map(str, cfg[name]):
             if not described(f"{name}.{inner}").identifies:
-                OmegaConf.update(taken, f"{name}.{inner}", cfg[name][inner], force_add=True, merge=False)
-    return taken
+                OmegaConf.update(changed, f"{name}.{inner}", cfg[name][inner], force_add=True, merge=False)
+    return changed
 
 
 def _plain(node: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The LightningModule, schedules, callbacks and loggers, and the run that puts them together."""
+"""Training: the LightningModule, losses, schedules, callbacks, loggers, and the run that combines them."""

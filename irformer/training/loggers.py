@@ -1,4 +1,4 @@
-"""The loggers of a run: metrics.csv always, TensorBoard and Weights & Biases as configured."""
+"""Build the loggers of a run: metrics.csv always, TensorBoard and Weights & Biases if configured."""
 
 import importlib.util
 import threading
@@ -16,15 +16,15 @@ from irformer.training.metrics_csv import MetricsCsv
 
 
 def build_loggers(logger: DictConfig, folder: Path, name: str) -> list[Logger]:
-    """The loggers that a configuration asks for.
+    """Build the loggers that a configuration selects.
 
     Args:
         logger: the `logger` part of the configuration.
-        folder: of the run.
-        name: of the run.
+        folder: the run's folder.
+        name: the run's name.
 
     Raises:
-        UserError: a package is missing.
+        UserError: a package is not installed.
     """
     loggers: list[Logger] = [MetricsCsv(folder / "metrics.csv")]
     if logger.tensorboard:
@@ -34,13 +34,13 @@ def build_loggers(logger: DictConfig, folder: Path, name: str) -> list[Logger]:
         if importlib.util.find_spec("wandb") is None:
             raise UserError("logger=wandb: the package wandb is not installed: pip install irformer[wandb]")
         folder.mkdir(parents=True, exist_ok=True)
-        # The run's name is its id there too, so that a resumed run goes on with its own curves.
+        # The run's name is also its id, so that a resumed run continues its own curves.
         loggers.append(instantiate(wandb, name=name, id=name.replace("/", "-"), resume="allow", save_dir=str(folder)))
     return loggers
 
 
 def close_loggers(loggers: list[Logger]) -> None:
-    """End what Lightning leaves open: the next run of a sweep would otherwise go on with this one's Weights & Biases run."""
+    """Finish the Weights & Biases run, which Lightning leaves open: otherwise the next run of a sweep would log to it."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
@@ -48,18 +48,18 @@ def close_loggers(loggers: list[Logger]) -> None:
 
 @contextmanager
 def writer_errors_reported_once() -> Iterator[None]:
-    """Keep TensorBoard's writer thread from printing the traceback of an error that it hands on.
+    """Prevent TensorBoard's writer thread from printing the traceback of an error that is raised again in the main thread.
 
-    The thread ends at an error such as a full disk, and the next number that is logged raises the same error where the run can answer it.
+    The thread dies on an error such as a full disk, and the next logging call raises the same error where the run can handle it.
     """
-    former = threading.excepthook
+    previous = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
         if not (type(failure.thread).__name__ == "_AsyncWriterThread" and isinstance(failure.exc_value, OSError)):
-            former(failure)
+            previous(failure)
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = former
+        threading.excepthook = previous

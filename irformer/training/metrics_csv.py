@@ -1,4 +1,4 @@
-"""metrics.csv: every logged number of a run, in a form that only grows."""
+"""metrics.csv: all logged values of a run, in an append-only file."""
 
 import csv
 from argparse import Namespace
@@ -12,13 +12,13 @@ COLUMNS = ("step", "name", "value")
 
 
 class MetricsCsv(Logger):
-    """Appends one row (step, name, value) for each number to metrics.csv.
+    """Appends one row (step, name, value) per logged value to metrics.csv.
 
-    Lightning's own CSVLogger keeps one column for each name, rewrites the file when a name comes up, and deletes it when a run is
-    resumed; a file that only grows survives a crash at any moment.
+    Lightning's CSVLogger keeps one column per name, rewrites the file when a new name appears, and deletes it when a run is resumed. An
+    append-only file survives a crash at any time.
 
     Args:
-        path: of the file.
+        path: the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,19 +28,19 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning asks for a name."""
+        """The name of the logger, which Lightning requires."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """Lightning asks for a version; a run has one folder and no versions."""
+        """The version, which Lightning requires; empty, because a run has a single folder."""
         return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append the numbers; the feature statistics are left to dynamics.csv, which has them by layer.
+        """Append the values, except feature statistics, which dynamics.csv contains by layer.
 
-        Lightning logs the learning rate of a step with each of its accumulated batches; it is written once.
+        Lightning logs the learning rate of a step once per accumulated batch; only the first is written.
         """
         named = {name: (step, f"{value:.8g}") for name, value in metrics.items() if name != "epoch" and not name.startswith("dynamics/")}
         rows = [(step, name, value) for name, (step, value) in named.items() if self._last.get(name) != (step, value)]
@@ -49,4 +49,4 @@ class MetricsCsv(Logger):
             csv.writer(file).writerows(rows if file.tell() else [COLUMNS, *rows])
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration stands in config.yaml."""
+        """Do nothing: the configuration is in config.yaml."""

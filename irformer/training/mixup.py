@@ -1,4 +1,4 @@
-"""Mixup of training patches, as Restormer's denoising recipe has it."""
+"""Mixup of training patches, as in Restormer's denoising recipe."""
 
 from typing import Annotated
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 from irformer.errors import UserError
 
-# Sets what mixup draws apart from all else that is drawn from (seed, step, rank).
+# Separates mixup's random numbers from all others seeded by (seed, step, rank).
 _STREAM = 0x6D6978
 
 
 class Mixup:
-    """Blends each pair of patches with another pair of the batch, degraded and clean alike (arXiv 1710.09412; Restormer's code).
+    """Blends each pair of degraded and clean patches with another pair of the batch (arXiv 1710.09412; Restormer's code).
 
-    One blending weight lambda ~ Beta(beta, beta) and one order of the batch are drawn for each step and process, from (seed, step, rank)
-    alone, so that a resumed run blends the same.
+    One weight lambda ~ Beta(beta, beta) and one permutation of the batch are drawn for each step and process. They depend only on (seed,
+    step, rank), so a resumed run draws the same ones.
 
     Args:
-        beta: of the Beta distribution, 1.2 in Restormer.
-        identity: leaves every other step as it is, by chance, as Restormer does.
+        beta: parameter of the Beta distribution, 1.2 in Restormer.
+        identity: skip mixup in a random half of the steps, as Restormer does.
 
     Raises:
-        UserError: beta is not above 0.
+        UserError: beta is not positive.
     """
 
     def __init__(self, beta: Annotated[float, Gt(0)] = 1.2, identity: bool = True) -> None:
         if not beta > 0:
-            raise UserError(f"mixup.beta={beta}: expected a number above 0; mixup=null trains without")
+            raise UserError(f"mixup.beta={beta}: expected a number above 0; mixup=null trains without mixup")
         self.beta = beta
         self.identity = identity
 
@@ -39,9 +39,9 @@ class Mixup:
         Args:
             lq: degraded patches [B, C, h, w], float.
             hq: clean patches [B, C, H, W], float.
-            seed: of the run.
-            step: batches that this process took before.
-            rank: of this process.
+            seed: seed of the run.
+            step: number of batches that this process has already trained on.
+            rank: rank of this process.
         """
         rng = np.random.default_rng((_STREAM, seed, step, rank))
         if self.identity and rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, one validation image, the optimizer."""
+"""The LightningModule: training step, validation step and optimizer."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from irformer.training.mixup import Mixup
 
 _log = logging.getLogger(__name__)
 
-# Means over images do not depend on how these are shared out, but for Apple's GPUs, which have no more than this.
+# In float64, means over images do not depend on how the images are distributed over processes. Apple's GPUs support only float32.
 _MEANS = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 
@@ -31,13 +31,13 @@ class RestorationModule(lightning.LightningModule):
     """Trains a network on uint8 batches and validates it on whole images under the task's protocol.
 
     Args:
-        network: [B, C, h, w] in [0, 1] to [B, C, scale*h, scale*w].
-        task: its metrics and protocol measure the validation images.
-        loss: of restored and clean batch, a scalar.
+        network: maps [B, C, h, w] in [0, 1] to [B, C, scale*h, scale*w].
+        task: the task; its metrics and protocol evaluate the validation images.
+        loss: maps a restored and a clean batch to a scalar.
         optimizer: builds the optimizer from the parameters.
         schedule: factor of the learning rate at each optimizer step.
-        seed: of the run; what a step draws (drop path, mixup) depends on (seed, batch, process) alone, so that a resumed run draws the
-            same.
+        seed: seed of the run; random numbers of a step (drop path, mixup) depend only on (seed, batch, process), so a resumed run draws
+            the same ones.
         mixup: blends the patches of a batch, or None.
     """
 
@@ -60,28 +60,29 @@ class RestorationModule(lightning.LightningModule):
         self.seed = seed
         self.mixup = mixup
         self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.metrics}
-        self._metrics = nn.ModuleList(self.validation_means.values())  # so that they move to the device with the rest
+        self._metrics = nn.ModuleList(self.validation_means.values())  # registered, so that they move to the device
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Send patches to the device; whole images are sent by the restorer, one at a time."""
+        """Move patches to the device; the restorer moves whole images, one at a time."""
         return batch if isinstance(batch, TestPair) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Keep the samples' indices here as numbers: to read them back from the device would be to wait for it."""
+        """Keep the sample indices on the host as numbers: reading them from the device would synchronize with it."""
         return {**batch, "index": batch["index"].tolist()} if self.trainer.training else batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn uint8 patches into floats on the device, and degrade them there if they are not yet: a quarter of the bytes travel."""
+        """Convert uint8 patches to floats on the device, and degrade them there if needed: a quarter of the bytes are transferred."""
         return to_batch(batch, self.task, self.seed) if self.trainer.training else batch
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
-        """Seed what this batch draws: by the run's seed, the number of the batch (step times accumulated batches, and which of them) and
-        the process, so that a resumed run draws what it would have drawn.
+        """Seed PyTorch with the run's seed, the index of the batch (all accumulated batches counted) and the rank.
+
+        A resumed run thus draws the same random numbers as an uninterrupted one.
         """
         torch.manual_seed(int(np.random.SeedSequence((self.seed, batch_idx, self.global_rank)).generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """The loss of one batch {lq, hq}, in float32 whatever the network computes in; a weighted sum's terms are logged by name."""
+        """Return the loss of a batch {lq, hq}, in float32 at any network precision; the terms of a weighted sum are logged by name."""
         lq, hq = batch["lq"], batch["hq"]
         if self.mixup is not None:
             lq, hq = self.mixup(lq, hq, self.seed, batch_idx, self.global_rank)
@@ -94,19 +95,19 @@ class RestorationModule(lightning.LightningModule):
                 self.log_dict({f"train/loss_{name}": value for name, value in parts.items()}, sync_dist=True)
             else:
                 loss = self.loss(restored, hq)
-        self.log("train/loss", loss, sync_dist=True)  # the mean over the processes' shares
+        self.log("train/loss", loss, sync_dist=True)  # the mean over processes
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the images of the last validation."""
+        """Reset the metrics of the previous validation."""
         for mean in self.validation_means.values():
             mean.reset()
 
     def validation_step(self, pair: TestPair | None, batch_idx: int) -> dict[str, Any]:
-        """Restore and measure one image, in full precision as in the benchmark; returns the restored image for those who show it.
+        """Restore and evaluate one image in full precision, as in the benchmark; return the restored image for other callbacks.
 
-        A process whose share of the images is one short gets None for the last. Where the network's output is not finite, the metrics are
-        NaN, and so is their mean, so that this validation cannot be the best; training goes on, since it may recover.
+        A process with one image less than the others gets None for the last one. If the network's output is not finite, the metrics and
+        their means are NaN, so this validation cannot be the best. Training continues, because it may recover.
         """
         if pair is None:
             return {}
@@ -122,7 +123,7 @@ class RestorationModule(lightning.LightningModule):
         return outputs
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means, on all processes, whatever their share."""
+        """Log the means over the images of all processes."""
         for name, mean in self.validation_means.items():
             self.log(f"val/{name}", mean)
         if any(math.isnan(value) for value in self.validation_metrics().values()):
@@ -132,10 +133,10 @@ class RestorationModule(lightning.LightningModule):
             )
 
     def validation_metrics(self) -> dict[str, float]:
-        """Means over the images of the validation under way, over all processes."""
+        """Return the means over the images of the current validation, over all processes."""
         return {name: mean.compute().item() for name, mean in self.validation_means.items()}
 
     def configure_optimizers(self) -> Any:
-        """Optimizer and schedule, the latter by optimizer steps."""
+        """Return the optimizer and the schedule, which is updated at each optimizer step."""
         optimizer = self.build_optimizer(self.network.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step"}}

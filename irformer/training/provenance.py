@@ -1,4 +1,4 @@
-"""Where a run comes from: command line, code, packages and machine, one entry for each time that it was started."""
+"""The provenance of a run: command line, code, packages and machine, with one entry per start."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from irformer.core.folders import CONFIGS
 
 PROVENANCE = Path("provenance.json")
 
-# Those whose version can change a number, by the names under which they are installed.
+# Packages whose version can change results, by their distribution names.
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -37,17 +37,17 @@ _GIT_SECONDS = 5.0
 
 
 def start_entry(argv: Sequence[str], step: int, devices: Sequence[str]) -> dict[str, Any]:
-    """What is to be known of one start of a run. Environment variables are left out: they may hold secrets.
+    """Describe one start of a run. Environment variables are left out because they may contain secrets.
 
     Args:
-        argv: the command line, as `sys.argv`.
-        step: that the run was resumed from, 0 for a new one.
-        devices: names of the devices, one for each process.
+        argv: the command line, as in `sys.argv`.
+        step: the step that the run was resumed from, 0 for a new run.
+        devices: device names, one per process.
 
     Returns:
-        Plain values: `started` (local time with the offset from UTC), `command`, `folder` (in which it was typed), `from_step`, `host`,
-        `platform`, `devices`, `python`, `irformer` (its version), `code` (`commit` and `dirty`, or None outside of a git checkout),
-        `packages` (None for one that is not installed).
+        Plain values: `started` (local time with UTC offset), `command`, `folder` (the working directory), `from_step`, `host`,
+        `platform`, `devices`, `python`, `irformer` (its version), `code` (`commit` and `dirty`, or None outside a git checkout),
+        `packages` (versions by name, None if not installed).
     """
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -65,10 +65,10 @@ def start_entry(argv: Sequence[str], step: int, devices: Sequence[str]) -> dict[
 
 
 def add_entry(file: Path, entry: dict[str, Any]) -> None:
-    """Append an entry to provenance.json; a file that cannot be read is kept under another name.
+    """Append an entry to provenance.json; a damaged file is kept under another name.
 
     Args:
-        file: holds `{"starts": [...]}`; it is created where there is none.
+        file: a file that contains `{"starts": [...]}`, created if missing.
         entry: see `start_entry`.
     """
     starts: list[Any] = []
@@ -83,7 +83,7 @@ def add_entry(file: Path, entry: dict[str, Any]) -> None:
 
 
 def cpu_name() -> str:
-    """The model of the CPU, as Linux calls it."""
+    """Return the model name of the CPU, from /proc/cpuinfo if available."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -93,15 +93,15 @@ def cpu_name() -> str:
 
 
 def git_state(paths: Sequence[Path], seconds: float = _GIT_SECONDS) -> dict[str, Any] | None:
-    """The commit that files belong to, and whether they differ from it. Nothing is written, and no hook is run.
+    """Return the git commit of some files and whether they differ from it, without writing anything or running hooks.
 
     Args:
-        paths: of one checkout.
-        seconds: after which git is given up.
+        paths: files or folders of one checkout.
+        seconds: timeout of each git command.
 
     Returns:
-        `{"commit": ..., "dirty": ...}`; None without git, outside of a checkout, where git does not track the first path (as in a virtual
-        environment within somebody's checkout), and where git does not answer in time.
+        `{"commit": ..., "dirty": ...}`; None without git, outside a checkout, if git does not track the first path (as in a virtual
+        environment inside another checkout), or after the timeout.
     """
     names = [str(path) for path in paths]
     tracked = _git(paths[0], ["ls-files", "--", names[0]], seconds)
@@ -113,7 +113,7 @@ def git_state(paths: Sequence[Path], seconds: float = _GIT_SECONDS) -> dict[str,
 
 
 def _git(folder: Path, words: Sequence[str], seconds: float) -> str | None:
-    # status runs the file system monitor that a configuration names, and a hook where it refreshes the index.
+    # git status runs the file system monitor that the git configuration names, and a hook if it refreshes the index.
     options = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
@@ -135,7 +135,7 @@ def _git(folder: Path, words: Sequence[str], seconds: float) -> str | None:
         if os.name == "nt":
             process.kill()
         else:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it has started, which may hold the pipe
+            os.killpg(process.pid, signal.SIGKILL)  # with its children, which may keep the pipe open
         process.communicate()
         return None
     return output if process.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Processes of a run that are killed: which one, and by what, in one line instead of the traceback of everyone who waited for it."""
+"""Report a killed process of a run in one line that names it, instead of the tracebacks of all processes that waited for it."""
 
 import os
 import signal
@@ -14,20 +14,19 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from irformer.training.lightning_internals import disarm_process_observer, started_as_scripts, started_by_spawn
 from irformer.training.stopping import KILL
 
-# Seconds between two looks at the processes, and those that a lost connection waits for the process to be missed.
-_LOOK_EVERY = 0.05
-_UNTIL_MISSED = 3.0
+_POLL_SECONDS = 0.05
+_REPORT_TIMEOUT = 3.0  # seconds from a lost connection until the exit of the process must have been noticed
 
 
 class RankWatch:
-    """As a context, ends a run when one of the processes that Lightning's launcher has started fails.
+    """Context manager that ends a run when one of the processes started by Lightning's launcher fails.
 
-    The process that waits for the lost one may be within a collective that never returns, so that a thread reports and ends it.
-    Lightning's own observer is disarmed, since it kills the first process without a message.
+    The main process may be blocked in a collective that never returns, so a thread reports the failure and exits the process. Lightning's
+    own observer is disabled, because it kills the main process without a message.
 
     Args:
-        launcher: of Lightning's strategy, or None.
-        report: prints why the run ends; takes what happened (`process 1 was killed by SIGKILL`) and gives the exit status.
+        launcher: the launcher of Lightning's strategy, or None.
+        report: prints why the run ends; maps a description (`process 1 was killed by SIGKILL`) to the exit status.
     """
 
     def __init__(self, launcher: Any, report: Callable[[str], int]) -> None:
@@ -43,17 +42,17 @@ class RankWatch:
         self.stop()
 
     def stop(self) -> None:
-        """Stop watching: from here processes may end as they like."""
+        """Stop watching; from here on, processes may exit."""
         self._done.set()
         self._thread.join()
 
     def wait_for_report(self) -> None:
-        """Give the thread time to miss the process to which a connection was lost; it then ends this process."""
+        """After a lost connection, wait for the thread to notice the failed process; it then exits this process."""
         if started_as_scripts(self.launcher):
-            self._thread.join(_UNTIL_MISSED)
+            self._thread.join(_REPORT_TIMEOUT)
 
     def _watch(self) -> None:
-        while not self._done.wait(_LOOK_EVERY):
+        while not self._done.wait(_POLL_SECONDS):
             processes = started_as_scripts(self.launcher)
             if processes:
                 disarm_process_observer()
@@ -64,33 +63,33 @@ class RankWatch:
 
     def _end(self, local_rank: int, status: int) -> None:
         rank = int(os.environ.get("NODE_RANK", 0)) * (len(started_as_scripts(self.launcher)) + 1) + local_rank
-        code = self.report(f"process {rank} {ended(status)}")
+        code = self.report(f"process {rank} {describe_exit(status)}")
         self.launcher.kill(KILL)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
 
 
-def ended(status: int) -> str:
-    """How a process has ended, in words, by its status: negative for a signal."""
+def describe_exit(status: int) -> str:
+    """Describe how a process ended, from its exit status, which is negative for a signal."""
     if status >= 0:
-        return f"ended with status {status}; what it said stands above"
+        return f"exited with status {status}; its output is above"
     number = -status
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    return f"was killed by {name}" + (" (as by the kernel when memory runs out)" if name == "SIGKILL" else "")
+    return f"was killed by {name}" + (" (the kernel does this when memory runs out)" if name == "SIGKILL" else "")
 
 
 def lost_process(error: BaseException, launcher: Any) -> str | None:
-    """What a failed run of several processes says of the one that it has lost; None for errors of any other kind.
+    """Describe the process whose loss caused an error in a multi-process run; None for other errors.
 
     Args:
-        error: that has ended the run in this process.
-        launcher: of Lightning's strategy, or None.
+        error: the error that ended the run in this process.
+        launcher: the launcher of Lightning's strategy, or None.
     """
-    if isinstance(error, ProcessExitedException | ProcessRaisedException):  # ddp_spawn, as its parent sees it
+    if isinstance(error, ProcessExitedException | ProcessRaisedException):  # ddp_spawn, in the parent process
         for rank, process in enumerate(started_by_spawn(launcher)):
-            if process.exitcode not in (None, 0, 1, -signal.SIGTERM):  # torch ends the others by SIGTERM
-                return f"process {rank} {ended(process.exitcode)}"
+            if process.exitcode not in (None, 0, 1, -signal.SIGTERM):  # torch terminates the others by SIGTERM
+                return f"process {rank} {describe_exit(process.exitcode)}"
         return None
     lost = isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     return "the connection to another process was lost" if lost else None

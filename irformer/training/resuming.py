@@ -1,4 +1,4 @@
-"""Where a run that was interrupted goes on: the newest of its checkpoints that is whole, and whether there is anything left to do."""
+"""Find the newest intact checkpoint of an interrupted run, and whether the run is complete."""
 
 import json
 import os
@@ -17,23 +17,23 @@ from irformer.weights.pickles import read_pickled, require_file, unpacks_to_more
 PREVIOUS = LAST.with_name("previous.ckpt")
 RESULTS = Path("results.json")
 
-# What resuming needs beside Lightning's own states, under this key of a checkpoint.
+# The key of a checkpoint under which irformer stores what Lightning's own state lacks for resuming.
 STATE = "irformer_resume"
 
-# Files that only grow while a run goes on.
+# Append-only files of a run.
 LOGS = ("metrics.csv", "dynamics.csv", "tensorboard/events.out.tfevents.*")
 
 
 @dataclass(frozen=True)
 class Resume:
-    """A checkpoint to go on from.
+    """A checkpoint to resume from.
 
     Args:
         file: the checkpoint.
-        step: optimizer steps done.
-        validation_due: the validation that belongs to this step is still to be done.
-        sizes: bytes of the run's logs when it was written, by their path within the run's folder.
-        note: why it is not the newest, or None.
+        step: completed optimizer steps.
+        validation_due: whether the validation at this step is still pending.
+        sizes: sizes of the run's logs in bytes when the checkpoint was written, by path relative to the run's folder.
+        note: why it is not the newest checkpoint, or None.
     """
 
     file: Path
@@ -44,17 +44,17 @@ class Resume:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run in this folder has saved anything."""
+    """Return whether a run in this folder has written a checkpoint."""
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
 def find_resume(folder: Path) -> Resume | None:
-    """The newest checkpoint of a run that is whole; None where the run was stopped before its first.
+    """Return the newest intact checkpoint of a run; None if the run stopped before its first one.
 
-    Every byte is checked against the checksums in the file. Reading it runs no code.
+    The whole file is verified against its checksums. Reading it runs no code.
 
     Raises:
-        UserError: there are checkpoints, and none is whole.
+        UserError: all checkpoints are damaged.
     """
     faults = []
     for name in (LAST, PREVIOUS):
@@ -67,7 +67,7 @@ def find_resume(folder: Path) -> Resume | None:
             faults.append(f"{os.path.relpath(file)} is damaged ({first_line(error).removeprefix(f'{file}: ')})")
             continue
         state = checkpoint[STATE]
-        note = f"{faults[0]}: going on from {name.name}, which is the one before" if faults else None
+        note = f"{faults[0]}: resuming from {name.name}, the previous checkpoint" if faults else None
         return Resume(file, checkpoint["global_step"], state["validation_due"], state["sizes"], note)
     if faults:
         raise UserError(f"{'; '.join(faults)}: nothing to resume from; init_from={folder} starts a new run from its best weights")
@@ -75,7 +75,7 @@ def find_resume(folder: Path) -> Resume | None:
 
 
 def trained_steps(folder: Path) -> int | None:
-    """The steps after which a run was measured and came to its end; None where it has not."""
+    """Return the number of steps of a complete run; None if the run is not complete."""
     try:
         return json.loads((folder / RESULTS).read_text(encoding="utf-8"))["trained_steps"]
     except (OSError, ValueError, KeyError):
@@ -83,7 +83,7 @@ def trained_steps(folder: Path) -> int | None:
 
 
 def is_complete(folder: Path, steps: int) -> bool:
-    """Whether a run has done so many steps and everything that comes after them."""
+    """Return whether a run has completed this many steps and the final benchmark."""
     done = trained_steps(folder)
     return done is not None and done >= steps
 

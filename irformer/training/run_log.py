@@ -1,4 +1,4 @@
-"""log.txt of a run: what the terminal said, as plain text."""
+"""log.txt of a run: a plain-text copy of the terminal output."""
 
 import contextlib
 import logging
@@ -15,24 +15,24 @@ from irformer.errors import UserError
 
 LOG = Path("log.txt")
 
-# For lines that belong into log.txt alone, where the terminal shows a progress bar instead.
+# For lines that only go to log.txt, while the terminal shows a progress bar.
 log_only = logging.getLogger("irformer.log_only")
 log_only.propagate = False
 log_only.setLevel(logging.INFO)
 log_only.addHandler(logging.NullHandler())
 
 _ESCAPE_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
-_BAR = re.compile(r"[^\r\n]*\d+/\d+ \[[^\]\r\n]*\]")  # tqdm's
+_BAR = re.compile(r"[^\r\n]*\d+/\d+ \[[^\]\r\n]*\]")  # of tqdm
 
 
 class RunLog:
-    """As a context, appends everything that this process prints to a file: without escape codes and progress bars, line by line.
+    """Context manager that appends the output of this process to a file, line by line, without escape codes and progress bars.
 
-    A terminal that goes away (`| head -1`, a closed window, a full disk behind `> file`) does not end the run: it goes on, and its lines
-    are only in the file. A file that cannot be written does not end the run either; the terminal reports it once.
+    If the terminal goes away (`| head -1`, a closed window, a full disk behind `> file`), the run continues and its output is only in the
+    file. If the file cannot be written, the run continues too, and the terminal reports it once.
 
     Args:
-        file: it is created with the folder it is in.
+        file: the log file, created if missing.
         header: the first line of this start.
     """
 
@@ -95,12 +95,12 @@ class _Lines(logging.Handler):
 
 
 class _Tee:
-    """A standard stream that also writes whole lines to a log; everything else is the stream's own."""
+    """A standard stream that also writes complete lines to a log and delegates everything else to the stream."""
 
     def __init__(self, stream: TextIO, log: RunLog) -> None:
         self._stream = stream
         self._log = log
-        self._rest = ""
+        self._partial_line = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -108,7 +108,7 @@ class _Tee:
     def write(self, text: str) -> int:
         """Write text to both."""
         with self._log._lock:
-            *lines, self._rest = (self._rest + text).split("\n")
+            *lines, self._partial_line = (self._partial_line + text).split("\n")
             for line in lines:
                 plain = _ESCAPE_CODES.sub("", line)
                 if "\r" in plain:
@@ -119,7 +119,7 @@ class _Tee:
         try:
             self._stream.write(text)
         except OSError as error:
-            self._give_up(error)
+            self._disconnect(error)
         return len(text)
 
     def flush(self) -> None:
@@ -127,9 +127,9 @@ class _Tee:
         try:
             self._stream.flush()
         except OSError as error:
-            self._give_up(error)
+            self._disconnect(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _disconnect(self, error: OSError) -> None:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         name = getattr(self._stream, "name", "standard output")

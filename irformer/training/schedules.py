@@ -1,4 +1,4 @@
-"""Learning rate schedules, as factors of the optimizer's learning rate over optimizer steps."""
+"""Learning rate schedules: the factor of the optimizer's learning rate at each optimizer step."""
 
 import math
 from bisect import bisect_right
@@ -14,9 +14,9 @@ class MultiStep:
     """Multiplies by gamma at each milestone, after a linear warm-up: the schedule of BasicSR, SwinIR and HAT.
 
     Args:
-        milestones: steps at which the factor falls.
-        gamma: what it is multiplied by.
-        warmup: steps over which it grows linearly from 0.
+        milestones: steps at which the factor decays.
+        gamma: decay factor at each milestone.
+        warmup: steps of linear warm-up from 0.
     """
 
     def __init__(self, milestones: Sequence[Count], gamma: Annotated[float, Gt(0)] = 0.5, warmup: Count = 0) -> None:
@@ -25,24 +25,24 @@ class MultiStep:
         self.warmup = warmup
 
     def __call__(self, step: int) -> float:
-        """The factor of step 0, 1, ..."""
-        return self.gamma ** bisect_right(self.milestones, step) * warming_up(step, self.warmup)
+        """Return the factor at a step, counted from 0."""
+        return self.gamma ** bisect_right(self.milestones, step) * warmup_factor(step, self.warmup)
 
 
 class Cosine:
-    """Half a cosine from the full rate to a last one (SGDR without restarts, arXiv 1608.03983), after steps at the full rate.
+    """Half a cosine from the full to the final learning rate (SGDR without restarts, arXiv 1608.03983), after optional flat steps.
 
-    Restormer is flat for 92,000 of 300,000 steps and falls from 3e-4 to 1e-6 in the rest.
+    Restormer trains 92,000 of 300,000 steps at 3e-4 and then decays to 1e-6.
 
     Args:
-        steps: at which the last rate is reached; it stays from there on.
+        steps: step at which the final rate is reached; it is constant from there on.
         lr: the optimizer's learning rate.
-        end_lr: the last learning rate.
-        flat: steps at the full rate before it falls.
-        warmup: steps over which the factor grows linearly from 0.
+        end_lr: the final learning rate.
+        flat: steps at the full rate before the decay.
+        warmup: steps of linear warm-up from 0.
 
     Raises:
-        ValueError: nothing is left between flat and steps, or a rate cannot be.
+        ValueError: flat leaves no steps for the decay.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class Cosine:
         warmup: Count = 0,
     ) -> None:
         if not 0 <= flat < steps:
-            raise ValueError(f"optim.schedule: flat={flat} leaves no step to fall in before steps={steps}")
+            raise ValueError(f"optim.schedule: flat={flat} leaves no steps for the decay before steps={steps}")
         self.steps = steps
         self.end = end_lr / lr
         self.flat = flat
         self.warmup = warmup
 
     def __call__(self, step: int) -> float:
-        """The factor of step 0, 1, ..."""
-        fallen = min(1.0, max(0, step - self.flat) / (self.steps - self.flat))
-        return (self.end + (1 - self.end) * (1 + math.cos(math.pi * fallen)) / 2) * warming_up(step, self.warmup)
+        """Return the factor at a step, counted from 0."""
+        progress = min(1.0, max(0, step - self.flat) / (self.steps - self.flat))
+        return (self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2) * warmup_factor(step, self.warmup)
 
 
-def warming_up(step: int, warmup: int) -> float:
-    """The factor of a linear warm-up: 1 from step `warmup` on, and before that growing by the same amount in each step, from above 0."""
+def warmup_factor(step: int, warmup: int) -> float:
+    """Return the factor of a linear warm-up: it grows by the same amount in each step, starting above 0, and is 1 from step `warmup` on."""
     return min(1.0, (step + 1) / (warmup + 1))

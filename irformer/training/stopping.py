@@ -1,27 +1,27 @@
-"""SIGTERM, Ctrl-C and SLURM's warning before it preempts: a run saves and ends as soon as it can be resumed from there."""
+"""Handle SIGTERM, Ctrl-C and SLURM's preemption signal: a run saves a checkpoint and exits at the next step it can resume from."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-# Windows has no SIGUSR1 and no SIGKILL; there, SIGTERM ends a process as SIGKILL does elsewhere.
+# Windows has neither SIGUSR1 nor SIGKILL; there, SIGTERM kills a process as SIGKILL does elsewhere.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 KILL: signal.Signals = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Launcher(Protocol):
-    """Lightning's launchers, as far as they concern us."""
+    """The part of Lightning's launchers that is used here."""
 
     def kill(self, signum: Any) -> None:
-        """Send a signal to the processes that were started."""
+        """Send a signal to the processes that the launcher started."""
         ...
 
 
 class Stopped(SystemExit):
-    """A signal has ended the run; the status is the usual 128 + its number on the first process.
+    """Raised when a signal ends the run; the exit status of the main process is the usual 128 + the signal's number.
 
-    The others end with 0: Lightning kills a process whose children fail, and the first one still has to say how to go on.
+    Other processes exit with 0: Lightning kills a process whose children fail, and the main one must still print how to resume.
     """
 
     def __init__(self, signum: int, rank: int = 0) -> None:
@@ -30,14 +30,14 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Answers signals: at once where nothing would be lost (before training, in validation, in the benchmark), or when a step is done.
+    """Handles stop signals: immediately if no progress would be lost (before training, in validation, in the benchmark), else after a step.
 
-    As a context it takes the signals over and gives them back. In threads other than the first it does nothing.
+    As a context manager, it installs its signal handlers and restores the previous ones. It does nothing outside the main thread.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.launcher: Launcher | None = None  # of processes that are told too
+        self.launcher: Launcher | None = None  # forwards the signal to the other processes
         self.rank = 0
         self._held = False
         self._previous: dict[int, Any] = {}
@@ -45,24 +45,24 @@ class StopSignals:
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
-            self.take()
+            self.install()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
-    def take(self) -> None:
-        """Take the signals over, again where Lightning has put itself before us."""
+    def install(self) -> None:
+        """Install the signal handlers, again if Lightning has replaced them."""
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                signal.signal(signum, self._answer)
+                signal.signal(signum, self._handle)
 
     def hold(self) -> None:
-        """From here a signal is only remembered, in `received`."""
+        """Defer signals: from here on they are only recorded in `received`."""
         self._held = True
 
     def release(self) -> None:
-        """From here a signal ends the run at once, one that has come already too."""
+        """Handle signals immediately from here on, including one already received."""
         self._held = False
         if self.received is not None:
             self.stop()
@@ -73,10 +73,10 @@ class StopSignals:
         Raises:
             Stopped: always.
         """
-        self._held = True  # the next one shall not end the ending
+        self._held = True  # another signal must not interrupt the shutdown
         raise Stopped(self.received or signal.SIGTERM, self.rank)
 
-    def _answer(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if self.launcher is not None and self.received is None:
             self.launcher.kill(signum)
         self.received = signum

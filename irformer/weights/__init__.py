@@ -1,1 +1,1 @@
-"""Weights files: reading, recognising, building and exporting networks."""
+"""Weights files: reading, recognizing, building and exporting networks."""

@@ -1,6 +1,6 @@
-"""From files of weights to networks and back: our own files, official ones, and whatever else the community has.
+"""Convert between weights files and networks: irformer's own files, official ones, and those of other networks that spandrel supports.
 
-Our own format is safetensors with the whole configuration inside: one file rebuilds the network.
+irformer's own format is safetensors with the whole configuration in the metadata, so that a single file rebuilds the network.
 """
 
 import json
@@ -20,7 +20,7 @@ from irformer.errors import UserError, naming
 from irformer.models.frame import ENLARGING, UPSAMPLER
 from irformer.weights.building import build, build_on_meta, require_network
 from irformer.weights.community import load_community, recorded_architecture
-from irformer.weights.formats import describe, our_names, recognise
+from irformer.weights.formats import describe, our_names, recognize
 from irformer.weights.overrides import override_model
 from irformer.weights.reading import RECORD, WeightFile, first_few, read_weight_file, require_finite
 from irformer.weights.records import parse_record
@@ -32,16 +32,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network read from a file, in evaluation mode, and what the file says of it.
+    """A network loaded from a file, in evaluation mode, with the metadata of the file.
 
     Args:
         path: the file.
-        network: the network, rebuilt and filled.
-        model: the `model` part of its configuration, norm included; of networks that spandrel built `name` and `spandrel`, the
-            architecture.
-        task: name of the task that it was trained for, or None where the file does not say it.
+        network: the network with its weights loaded.
+        model: the `model` part of its configuration, including the norm; for networks built by spandrel, `name` and `spandrel` (the
+            architecture).
+        task: name of the task that it was trained for, or None if the file does not contain it.
         step: optimizer steps that it was trained for, or None.
-        task_config: the `task` part of the configuration that it was trained with, plain values; None where the file does not say it.
+        task_config: the `task` part of the training configuration as plain values, or None if the file does not contain it.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """The network in a few words, as tables call it."""
+        """A short description of the network, as used in tables."""
         norm = f", norm {self.model['norm']['name']}" if "norm" in self.model else ""
         return f"{self.model['name']}{norm}, {self.path.name if self.step is None else f'step {self.step}'}"
 
@@ -65,14 +65,14 @@ def network_record(
     metrics: Mapping[str, float],
     task_config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Describe the network that a file holds, in JSON: everything that rebuilding and measuring it needs.
+    """Describe a network in JSON, with everything needed to rebuild and evaluate it.
 
     Args:
-        model: the `model` part of the configuration, plain values.
+        model: the `model` part of the configuration, as plain values.
         task: name of the task, or None.
         step: optimizer steps so far, or None.
-        metrics: of the validation that the weights were saved for.
-        task_config: the `task` part of the configuration, resolved, plain values; None leaves it out of the record.
+        metrics: metrics of the validation after which the weights are saved.
+        task_config: the resolved `task` part of the configuration, as plain values; None leaves it out of the record.
     """
     record = {"model": dict(model), "task": task, "step": step, "validation": dict(metrics)}
     return json.dumps(record if task_config is None else record | {"task_config": dict(task_config)})
@@ -87,16 +87,16 @@ def save_network(
     metrics: Mapping[str, float],
     task_config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network as safetensors with its configuration, through a temporary file.
+    """Write a network and its configuration as safetensors, through a temporary file.
 
     Args:
         path: the file, ending in .safetensors.
-        network: its parameters and saved buffers are written.
-        model: the `model` part of the configuration, plain values.
+        network: the network whose parameters and persistent buffers are written.
+        model: the `model` part of the configuration, as plain values.
         task: name of the task, or None.
         step: optimizer steps so far, or None.
-        metrics: of the validation that it was saved for.
-        task_config: the `task` part of the configuration, resolved, plain values, or None.
+        metrics: metrics of the validation after which the network is saved.
+        task_config: the resolved `task` part of the configuration, as plain values, or None.
     """
     save_weights(path, network.state_dict(), network_record(model, task, step, metrics, task_config))
 
@@ -104,30 +104,30 @@ def save_network(
 def save_weights(path: Path, weights: Mapping[str, Tensor], record: str) -> None:
     """Write weights as safetensors with a record (see `network_record`), through a temporary file."""
     own = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    write_atomically(path, lambda aside: safetensors.torch.save_file(own, aside, metadata={RECORD: record}))
+    write_atomically(path, lambda temporary: safetensors.torch.save_file(own, temporary, metadata={RECORD: record}))
 
 
 def saved_validation(path: Path) -> dict[str, float]:
-    """The validation metrics that a .safetensors file of ours was saved for, by name."""
+    """Return the validation metrics stored in a .safetensors file written by irformer, by name."""
     with naming(f"{path}: "), safetensors.safe_open(path, framework="pt") as opened:
         return parse_record((opened.metadata() or {}).get(RECORD))["validation"]
 
 
 def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trust: Trust | None = None) -> Checkpoint:
-    """Rebuild a network from a run's folder or from a file of weights: ours, official, or of any network that spandrel knows.
+    """Load a network from a run's folder or a weights file: irformer's, official, or of any network that spandrel supports.
 
-    Official files say by names and shapes what they hold (formats.py); what was recognised is logged in one line. No file can
-    run code: a record names only networks and norms of irformer, and classes of packages that the user trusts.
+    The network in an official file is recognized by the names and shapes of its weights (`irformer.weights.formats`) and logged in one
+    line. No file can run code: a record may only name networks and norms of irformer, and classes of packages that the user trusts.
 
     Args:
         path: a run's folder (its best weights), or a .safetensors, .pth, .pt or .ckpt file.
-        overrides: changes to the `model` part of the configuration, by dotted keys, for what weights do not say: `{"pixel_range": 255.0}`,
-            `{"norm.standardize_input": False}`.
-        trust: which classes the file may name; None reads the variable IRFORMER_TRUST.
+        overrides: changes to the `model` part of the configuration, by dotted keys, for settings that the weights do not determine:
+            `{"pixel_range": 255.0}`, `{"norm.standardize_input": False}`.
+        trust: which classes the file may name; None reads the environment variable IRFORMER_TRUST.
 
     Raises:
-        UserError: there is no such file, it is damaged, would run code, holds weights that are not finite, or a network that is not known
-            or not whole.
+        UserError: the file is missing or damaged, would run code, or contains weights that are not finite or a network that is unknown or
+            incomplete.
     """
     file = read_weight_file(_file_of(path))
     with naming(f"{file.path}: "):
@@ -137,7 +137,7 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trus
         if model is None:
             return _load_community(file, overrides or {})
         model = override_model(model, overrides or {})
-        network = _build(model, _weights_of(file), trust.with_names(_named_by_user(model, overrides or {})), file.path)
+        network = _build(model, _weights_of(file), trust.with_names(_named_by_user(model, overrides or {})))
     load_weights(network, _weights_of(file), file.path)
     if file.record is None:
         parameters = sum(p.numel() for p in network.parameters())
@@ -147,82 +147,85 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trus
     return Checkpoint(file.path, network, model, file.record["task"], file.record["step"], file.record["task_config"])
 
 
-def _build(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust, path: Path) -> nn.Module:
-    """The network of a configuration that was read from a file."""
-    _require_buildable(model, weights, trust, path)
+def _build(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust) -> nn.Module:
+    """Build the network of a configuration that was read from a file."""
+    _require_buildable(model, weights, trust)
     node = {key: value for key, value in model.items() if key != "name"}
     network = build(node, trust, "network")
     require_network(network, node["_target_"])
     derived = [name for name, value in network.named_buffers() if not value.isfinite().all()]
     if derived:
-        raise UserError(f"its configuration makes {first_few(derived)} infinite or not a number; expected a pixel_range above 0")
+        raise UserError(f"its configuration makes {first_few(derived)} infinite or NaN; expected a pixel_range above 0")
     return network.eval()
 
 
-def _require_buildable(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust, path: Path) -> None:
-    """Compare a network with the file's weights before it takes memory; one of the user's own may not know the meta device."""
+def _require_buildable(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust) -> None:
+    """Compare a network with the file's weights before it takes memory; other packages' classes may not support the meta device."""
     node = {key: value for key, value in model.items() if key != "name"}
     if all(trust.is_builtin(target, "network") for target in targets(node)):
-        _require_fit(build_on_meta(node, trust, len(weights)), weights, path)
+        _require_fit(build_on_meta(node, trust, len(weights)), weights)
 
 
 def _named_by_user(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
-    """The classes in a changed configuration that came with the changes."""
+    """Return the classes in a changed configuration that the user's overrides name."""
     keys = {key.split(".")[0] for key in overrides}
     return [str(target) for key in keys for target in targets(model.get(key))]
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Fill a network, every parameter of it and with nothing left over.
+    """Load weights into a network strictly.
 
     Raises:
-        UserError: the weights are those of another network; the first differences are named.
+        UserError: the weights do not match the network; the message lists the first differences.
     """
-    _require_fit(network, weights, file)
+    with naming(f"{file}: "):
+        _require_fit(network, weights)
     network.load_state_dict(weights)
 
 
-def _require_fit(network: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+def _require_fit(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     faults = _faults(network, weights)
     if faults:
-        raise UserError(f"{file} holds weights that are not those of the {type(network).__name__} as configured: {_told(faults)}")
+        raise UserError(f"its weights do not match the configured {type(network).__name__}: {_listed(faults)}")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a network took over from a file when its training started, and what it did not find there.
+    """Which parameters of a network were loaded from a file when training started, and which were not.
 
     Args:
-        source: the file, and what it holds.
-        kept: tensors that were taken over, by name, and their numbers of parameters.
-        fresh: tensors that keep their random start.
+        source: the file, and a description of its contents.
+        loaded: number of parameters of each tensor loaded from the file, by name.
+        initialized: the same for the tensors that keep their random initialization.
     """
 
     source: str
-    kept: dict[str, int]
-    fresh: dict[str, int]
+    loaded: dict[str, int]
+    initialized: dict[str, int]
 
     def __str__(self) -> str:
-        kept = f"{self.source}: kept {sum(self.kept.values()):,} parameters in {len(self.kept)} tensors"
-        if not self.fresh:
-            return f"{kept}, all there are"
-        modules = dict.fromkeys(name.partition(".")[0] for name in self.fresh)
-        return f"{kept}; fresh {sum(self.fresh.values()):,} parameters in {len(self.fresh)} tensors ({', '.join(modules)})"
+        loaded = f"{self.source}: loaded {sum(self.loaded.values()):,} parameters in {len(self.loaded)} tensors"
+        if not self.initialized:
+            return f"{loaded}, the whole network"
+        modules = ", ".join(dict.fromkeys(name.partition(".")[0] for name in self.initialized))
+        count = f"{sum(self.initialized.values()):,} parameters in {len(self.initialized)} tensors"
+        return f"{loaded}; randomly initialized {count} ({modules})"
 
 
 def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None) -> Transfer:
-    """Start a network from the weights of a file that may be of another scale: what fits by name and shape is kept.
+    """Initialize a network from a file that may be of another scale: load every tensor whose name and shape match.
 
-    The whole body has to fit; the upsampler may be fresh. Its enlarging convolutions are kept only if all of them fit: one of two that
-    was trained to enlarge alone is no start for both.
+    The whole body must match; the upsampler may stay randomly initialized. Its upsampling convolutions are loaded only if all of them
+    match, because a single convolution trained to upsample alone is no good initialization for one of two.
 
     Args:
-        network: is filled.
+        network: the network to load weights into.
         path: a run's folder or a file, as for `load_checkpoint`.
-        trust: which classes the file may name; None reads the variable IRFORMER_TRUST.
+        trust: which classes the file may name; None reads the environment variable IRFORMER_TRUST.
 
     Raises:
-        UserError: the file cannot be read, holds weights that are not finite or those of another network; the first differences are named.
+        UserError: the file cannot be read, or contains weights that are not finite or do not match the network; the message lists the
+            first differences.
     """
     with naming("init_from="):
         file = read_weight_file(_file_of(path))
@@ -233,7 +236,7 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
                 trust = trust or Trust()
                 model = _model_of(file, trust)
                 if model is not None:
-                    _require_buildable(model, weights, trust, file.path)
+                    _require_buildable(model, weights, trust)
     own = network.state_dict()
     fitting = {name for name, value in own.items() if name in weights and weights[name].shape == value.shape}
     enlarging = {name for name in [*own, *weights] if name.partition(".")[0] in ENLARGING}
@@ -246,40 +249,40 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     }
     if faults:
         raise UserError(
-            f"init_from={file.path} holds {_described(file)}, not those of the {type(network).__name__} as configured "
-            f"(its upsampler alone may differ): {_told(faults)}"
+            f"init_from={file.path}: found {_described(file)}, which do not match the configured {type(network).__name__} "
+            f"(only its upsampler may differ): {_listed(faults)}"
         )
     network.load_state_dict({name: weights[name] for name in fitting}, strict=False)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    kept = {name: size for name, size in sizes.items() if name in fitting}
-    fresh = {name: size for name, size in sizes.items() if name not in fitting}
-    return Transfer(f"{file.path}, {_described(file)}", kept, fresh)
+    loaded = {name: size for name, size in sizes.items() if name in fitting}
+    initialized = {name: size for name, size in sizes.items() if name not in fitting}
+    return Transfer(f"{file.path}, {_described(file)}", loaded, initialized)
 
 
 def _file_of(path: Path) -> Path:
-    """A file, or the best weights in a run's folder."""
+    """Return a path itself, or the best weights if it is a run's folder."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # reading the file says what is wrong with it
+    except (OSError, ValueError):  # reading the file reports the error
         return path
     if not stat.S_ISDIR(mode):
         return path
     if not (path / BEST).exists():
-        raise UserError(f"{path}: no {BEST} in this folder; a run has it once it has been validated, before that give its {LAST}")
+        raise UserError(f"{path}: no {BEST} in this folder; a run writes it at its first validation, before that use {LAST}")
     return path / BEST
 
 
 def _model_of(file: WeightFile, trust: Trust) -> dict[str, Any] | None:
-    """The configuration of the network in a file; None where the network is none of irformer."""
+    """Return the configuration of the network in a file; None if irformer has no such network."""
     if file.record is None:
-        return recognise(file.weights)
+        return recognize(file.weights)
     model = file.record["model"]
     if recorded_architecture(model) is not None:
         return None
     trust.require(model, "network")
-    lacking = [key for key in ("_target_", "name", "norm") if key not in model]
-    if lacking:
-        raise UserError(f"its configuration says nothing of {', '.join(lacking)}; expected the `model` part of a run's config.yaml")
+    missing = [key for key in ("_target_", "name", "norm") if key not in model]
+    if missing:
+        raise UserError(f"its configuration lacks {', '.join(missing)}; expected the `model` part of a run's config.yaml")
     names = {"name": model["name"], "norm.name": model["norm"].get("name") if isinstance(model["norm"], dict) else None}
     for key, name in names.items():
         if not isinstance(name, str):
@@ -292,29 +295,31 @@ def _weights_of(file: WeightFile) -> dict[str, Tensor]:
 
 
 def _described(file: WeightFile) -> str:
-    """Whose weights a file holds, as far as it says so itself."""
+    """Describe the weights in a file, as far as the file identifies them."""
     record = file.record
     if record is not None:
         name, norm = record["model"].get("name"), record["model"].get("norm")
         if recorded_architecture(record["model"]) is not None:
-            return f"the weights of {shortened(name)}, which spandrel builds"
+            return f"weights of {shortened(name)}, built by spandrel"
         norm_name = norm.get("name") if isinstance(norm, dict) else None
-        return f"the weights of {shortened(name)}, norm {shortened(norm_name)}, {record['task'] or 'task not said'}"
+        return f"weights of {shortened(name)}, norm {shortened(norm_name)}, {record['task'] or 'unknown task'}"
     try:
-        model = recognise(file.weights)
+        model = recognize(file.weights)
     except UserError:
         model = None
-    return f"the official weights of {describe(model)}" if model is not None else "the weights of another network"
+    return f"official weights of {describe(model)}" if model is not None else "weights of another network"
 
 
 def _load_community(file: WeightFile, overrides: Mapping[str, Any]) -> Checkpoint:
     record = file.record or {"model": {}, "task": None, "step": None, "task_config": None}
     found = load_community(file.weights, recorded_architecture(record["model"]))
     if found is None:
-        raise UserError(f"neither SwinIR, HAT, DRCT or Restormer nor a network that spandrel knows; it holds {first_few(file.weights)}")
+        raise UserError(
+            f"expected the weights of SwinIR, HAT, DRCT, Restormer or a network that spandrel supports; found {first_few(file.weights)}"
+        )
     network, name = found
     if overrides:
-        raise UserError(f"holds {name}, which spandrel builds from the weights alone: model.{next(iter(overrides))} cannot be changed")
+        raise UserError(f"contains {name}, which spandrel builds from the weights alone: model.{next(iter(overrides))} cannot be changed")
     parameters = sum(p.numel() for p in network.parameters())
     sizes = f"scale {network.scale}, channels {network.in_channels}, {parameters:,} parameters"
     _log.info("%s: weights of %s, built by spandrel, %s", file.path, name, sizes)
@@ -323,20 +328,20 @@ def _load_community(file: WeightFile, overrides: Mapping[str, Any]) -> Checkpoin
 
 
 def _faults(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """In what weights differ from those that a network has, and where: kinds of fault, each with its names."""
+    """Return how weights differ from those of a network: the names of the tensors by kind of difference."""
     own = network.state_dict()
     faults = {
         "missing": [name for name in own if name not in weights],
         "unexpected": [name for name in weights if name not in own],
-        "of another shape": [name for name, value in weights.items() if name in own and own[name].shape != value.shape],
-        "of another type": [
+        "of a different shape": [name for name, value in weights.items() if name in own and own[name].shape != value.shape],
+        "of a different dtype": [
             name for name, value in weights.items() if name in own and own[name].is_floating_point() != value.is_floating_point()
         ],
     }
-    shapes = [f"{name} {list(weights[name].shape)} for {list(own[name].shape)}" for name in faults["of another shape"]]
-    types = [f"{name} {weights[name].dtype} for {own[name].dtype}" for name in faults["of another type"]]
-    return {fault: names for fault, names in (faults | {"of another shape": shapes, "of another type": types}).items() if names}
+    shapes = [f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}" for name in faults["of a different shape"]]
+    dtypes = [f"{name} {weights[name].dtype} instead of {own[name].dtype}" for name in faults["of a different dtype"]]
+    return {fault: names for fault, names in (faults | {"of a different shape": shapes, "of a different dtype": dtypes}).items() if names}
 
 
-def _told(faults: Mapping[str, list[str]]) -> str:
+def _listed(faults: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{len(names)} {fault} ({first_few(names)})" for fault, names in faults.items())

@@ -1,4 +1,4 @@
-"""Writing a checkpoint for other tools, in the official layout, or as one file of ours."""
+"""Export a checkpoint, in the official layout or as a single file of irformer's own format."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,34 +14,34 @@ from irformer.errors import UserError, naming
 from irformer.weights.building import build
 from irformer.weights.checkpoints import Checkpoint, load_weights, network_record, save_network, save_weights
 from irformer.weights.community import CommunityNetwork, community_weights
-from irformer.weights.formats import official_weights, our_names, recognise
+from irformer.weights.formats import official_weights, our_names, recognize
 
 
 def export_official(network: nn.Module, path: Path, training_patch_size: int | None = None) -> None:
-    """Write a network in the layout of the official code, for the tools that read it.
+    """Write a network in the layout of the official code, for tools that read it.
 
-    Before anything is written, the weights are read back: if a reader would rebuild another network, because the layout does not say all
-    (the range of the pixels, the eps of i-LN, ...), the export is refused.
+    The weights are converted back before anything is written. The export is refused if a reader would rebuild a different network,
+    because the layout does not contain all of its settings (the pixel range, the eps of i-LN, ...).
 
     Args:
         network: a SwinIR, HAT, DRCT or Restormer with a norm of its official code, or a HAT with official i-LN.
-        path: .pth holds the weights under params_ema, which BasicSR's networks and SwinIR for real images read, and the same tensors
-            under params, which the test scripts of SwinIR, KAIR and Restormer read. .safetensors holds them without a key.
-        training_patch_size: size of the attention masks, in pixels; None is the size of the official test scripts (see
+        path: a .pth file stores the weights under params_ema, which BasicSR's networks and SwinIR for real images read, and the same
+            tensors under params, which the test scripts of SwinIR, KAIR and Restormer read. A .safetensors file stores them without a key.
+        training_patch_size: size of the attention masks in pixels; None selects the size in the official test scripts (see
             `irformer.weights.formats.official_weights`).
 
     Raises:
-        UserError: the official code has no such network, norm, choice or mask; it is named.
+        UserError: the official code has no such network, norm, setting or mask; the message names it.
     """
     _require_official_suffix(path)
     weights = official_weights(network, training_patch_size)
-    model = recognise(weights)
-    assert model is not None, "what is written in the official layout is recognised"
+    model = recognize(weights)
+    assert model is not None, "weights in the official layout are recognized"
     reread = build({key: value for key, value in model.items() if key != "name"}, Trust(), "network").eval()
     load_weights(reread, our_names(weights), path)
     difference = _difference(network, reread)
     if difference:
-        raise UserError(f"the official layout cannot say all that this network is: {difference}; export with --format safetensors")
+        raise UserError(f"the official layout cannot represent this network: {difference}; export with --format safetensors")
     if path.suffix == ".pth":
         write_atomically(path, lambda temporary: torch.save({"params": weights, "params_ema": weights}, temporary))
     else:
@@ -50,35 +50,35 @@ def export_official(network: nn.Module, path: Path, training_patch_size: int | N
 
 def _require_official_suffix(path: Path) -> None:
     if path.suffix not in (".pth", ".safetensors"):
-        raise UserError(f"{path}: official files end in .pth (under params and params_ema) or .safetensors (without a key)")
+        raise UserError(f"{path}: expected a file name ending in .pth (under params and params_ema) or .safetensors (without a key)")
 
 
 def export_checkpoint(
     checkpoint: Checkpoint, path: Path, format: Literal["safetensors", "official"], training_patch_size: int | None = None
 ) -> None:
-    """Write a checkpoint into one file: ours, with the configuration inside, or in the official layout.
+    """Write a checkpoint to a single file, in irformer's own format with the configuration inside or in the official layout.
 
     Args:
-        checkpoint: the network, and what its file says of it.
+        checkpoint: the network and its metadata.
         path: the file to write.
         format: `safetensors` or `official`.
         training_patch_size: see `export_official`.
 
     Raises:
-        UserError: the format cannot hold this network, or the file's name does not fit it.
+        UserError: the format cannot represent this network, or does not match the suffix of the file.
     """
     if format == "official":
         _require_official_suffix(path)
         with naming(f"{checkpoint.path}: "):
             if isinstance(checkpoint.network, CommunityNetwork):
                 name = checkpoint.model["name"]
-                raise UserError(f"holds {name}, which has no official layout here; SwinIR, HAT, DRCT and Restormer have")
+                raise UserError(f"contains {name}; expected SwinIR, HAT, DRCT or Restormer, the only networks with an official layout here")
             export_official(checkpoint.network, path, training_patch_size)
         return
     if training_patch_size is not None:
-        raise UserError(f"training_patch_size={training_patch_size}: only official files hold masks; leave it out or add --format official")
+        raise UserError(f"training_patch_size={training_patch_size}: only official files contain masks; omit it or add --format official")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a file of the format safetensors ends in .safetensors")
+        raise UserError(f"{path}: expected a file name ending in .safetensors, or --format official")
     if isinstance(checkpoint.network, CommunityNetwork):
         with naming(f"{checkpoint.path}: "):
             weights = community_weights(checkpoint.network)
@@ -88,18 +88,18 @@ def export_checkpoint(
 
 
 def _difference(network: nn.Module, other: nn.Module) -> str | None:
-    """The first thing but weights and drop path in which two networks of the same layout differ, in words."""
+    """Describe the first difference, other than weights and drop path, between two networks of the same layout."""
     modules = dict(other.named_modules())
     for name, own in network.named_modules():
         if isinstance(own, DropPath):
             continue
         read = modules[name]
         if type(own) is not type(read):
-            return f"{name} is {type(own).__name__}, and would be read as {type(read).__name__}"
+            return f"{name} is {type(own).__name__}, but would be read as {type(read).__name__}"
         for key, value in vars(own).items():
             if isinstance(value, bool | int | float | str) and key != "training" and value != vars(read)[key]:
-                return f"{name}.{key} is {value}, and would be read as {vars(read)[key]}".lstrip(".")
+                return f"{name}.{key} is {value}, but would be read as {vars(read)[key]}".lstrip(".")
         for key, value in own.named_buffers(recurse=False):
             if not torch.equal(value.cpu(), read.get_buffer(key)):
-                return f"{name}.{key} is {value.flatten().tolist()[:3]}, and would be read as {read.get_buffer(key).flatten().tolist()[:3]}"
+                return f"{name}.{key} is {value.flatten().tolist()[:3]}, but would be read as {read.get_buffer(key).flatten().tolist()[:3]}"
     return None

@@ -1,4 +1,4 @@
-"""Changes to the configuration of a network that was read from a file."""
+"""Override the configuration of a network that was read from a file."""
 
 import copy
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from irformer.errors import UserError
 
 
 def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A changed copy of the `model` part of a configuration.
+    """Return a copy of the `model` part of a configuration with some values replaced.
 
     Args:
-        model: plain values.
+        model: the configuration as plain values.
         overrides: new values by dotted or nested keys, `{"norm.ends": "ln"}` or `{"norm": {"ends": "ln"}}`.
 
     Raises:
@@ -20,9 +20,9 @@ def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
     """
     changed = copy.deepcopy(dict(model))
     for key, value in overrides.items():
-        *way, last = key.split(".")
+        *parents, last = key.split(".")
         node: Any = changed
-        for part in way:
+        for part in parents:
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
             known = [name for name in node or () if not name.startswith("_")] if isinstance(node, dict) else list(model)

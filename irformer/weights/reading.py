@@ -1,4 +1,4 @@
-"""Files of weights, opened without running any code that stands in them: what is inside, under whatever wrapping."""
+"""Read the weights in a file, at any nesting, without running code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from irformer.errors import UserError
 from irformer.weights.pickles import read_pickled, require_file
 from irformer.weights.records import parse_record
 
-RECORD = "irformer"  # under this key a file of ours says what network it holds, in JSON
+RECORD = "irformer"  # the key of the JSON description of the network, in files that irformer writes
 PICKLED = (".pth", ".pt", ".ckpt")
 SUFFIXES = ", ".join((".safetensors", *PICKLED))
-# What training codes put around a state dict, the averaged weights first: they are what the published numbers are of.
+# Keys under which training code stores a state dict. Averaged weights come first, because published results use them.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model")
-_LIGHTNING = "network."  # where our LightningModule holds its network
-_DEEPEST_WRAPPING = 8
-_HEADER = 2**24  # bytes before the weights of a .safetensors file; those of the largest published networks are a thousandth of it
+_LIGHTNING = "network."  # prefix of the network in our LightningModule
+_MAX_NESTING = 8
+_MAX_HEADER = 2**24  # bytes, of a .safetensors file; the largest published networks need a thousandth of that
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The weights in a file, and what the file says of them.
+    """The weights in a file and the file's description of them.
 
     Args:
         path: the file.
-        weights: by the names that they have inside, wrapping taken off.
-        wrapping: the keys that the weights lay under, or empty.
-        record: what a file of ours says: `model`, the configuration of the network, `task`, `step` and `task_config` (the `task` part
-            of the configuration, None in files that do not carry it); None in all other files.
+        weights: tensors by name, without wrapping keys and prefixes.
+        wrapping: the keys under which the weights were nested, or empty.
+        record: the description in files that irformer writes: `model` (the configuration of the network), `task`, `step` and
+            `task_config` (the `task` part of the configuration, or None if it is missing); None in all other files.
     """
 
     path: Path
@@ -45,16 +45,16 @@ class WeightFile:
 def read_weight_file(path: Path) -> WeightFile:
     """Read a .safetensors, .pth, .pt or .ckpt file.
 
-    The weights may lie bare, or under params_ema (taken before all others), params, state_dict or model, with or without the prefix
-    `module.`; in .safetensors `params_ema.` and `params.` may stand before the names.
+    The weights may be at the top level or under params_ema (preferred over all others), params, state_dict or model, with or without the
+    prefix `module.`. In .safetensors files the names may have the prefix `params_ema.` or `params.`.
 
     Raises:
-        UserError: there is no such file, it is damaged, holds no weights, or would run code when it is read.
+        UserError: the file is missing, damaged, contains no weights, or would run code when read.
     """
     if path.suffix not in (".safetensors", *PICKLED):
-        require_file(path, f"a run's folder or a file of weights ({SUFFIXES})")
-        raise UserError(f"{path}: expected a run's folder or a file that ends in {SUFFIXES}")
-    require_file(path, f"a run's folder or a file of weights ({SUFFIXES})")
+        require_file(path, f"a run's folder or a weights file ({SUFFIXES})")
+        raise UserError(f"{path}: expected a run's folder or a file ending in {SUFFIXES}")
+    require_file(path, f"a run's folder or a weights file ({SUFFIXES})")
     try:
         file = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
         _require_numbers(file)
@@ -65,33 +65,33 @@ def read_weight_file(path: Path) -> WeightFile:
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise a UserError that names the first weights with NaN or infinity in them."""
+    """Raise a UserError that names the first tensors with NaN or infinite values, if there are any."""
     suspects = {name: bad for name, value in weights.items() if value.is_floating_point() and (bad := _not_finite(value))}
     if suspects:
         listed = list(suspects.items())[:3]
-        told = ", ".join(f"{shortened(name)}: {bad} of {weights[name].numel()} values are not finite" for name, bad in listed)
+        named = ", ".join(f"{shortened(name)}: {bad} of {weights[name].numel()} values are not finite" for name, bad in listed)
         more = f", and {len(suspects) - 3} more tensors" if len(suspects) > 3 else ""
-        raise UserError(f"{told}{more}; a network with such weights restores nothing, give an earlier checkpoint")
+        raise UserError(f"{named}{more}; such weights cannot restore an image, use an earlier checkpoint")
 
 
 def _not_finite(value: Tensor) -> int:
-    wide = value.float() if value.itemsize == 1 else value  # of the types of one byte PyTorch computes nothing
+    wide = value.float() if value.itemsize == 1 else value  # PyTorch does not compute with 1-byte types
     return value.numel() - int(torch.isfinite(wide).sum())
 
 
 def _require_numbers(file: WeightFile) -> None:
-    """Refuse what is no plain tensor in memory, and tensors that take far more memory than the file has bytes."""
+    """Refuse anything but dense tensors in memory, and tensors that take far more memory than the size of the file."""
     for name, value in file.weights.items():
         kind = _unusual(value)
         if kind is not None:
             raise UserError(f"{shortened(name)}: {kind}; expected a dense tensor of numbers")
     total, size = sum(value.numel() * value.itemsize for value in file.weights.values()), file.path.stat().st_size
     if total > 2 * size:
-        raise UserError(f"its weights take {total:,} bytes, and the file has {size:,}; expected every weight to stand in the file")
+        raise UserError(f"its weights take {total:,} bytes, but the file has {size:,}; expected the file to contain every weight")
 
 
 def _unusual(value: Tensor) -> str | None:
-    """What sets a tensor apart from a plain one in memory, or None."""
+    """Describe how a tensor differs from a dense one in memory; None if it does not."""
     if type(value) not in (Tensor, nn.Parameter):
         return f"a {type(value).__name__}"
     if value.is_nested or value.layout != torch.strided:
@@ -108,14 +108,14 @@ def _unusual(value: Tensor) -> str | None:
 def _read_safetensors(path: Path) -> WeightFile:
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if header > _HEADER:
-        raise UserError(f"damaged or no safetensors file: a header of {header:,} bytes; expected at most {_HEADER:,}")
+    if header > _MAX_HEADER:
+        raise UserError(f"damaged or not a safetensors file: a header of {header:,} bytes; expected at most {_MAX_HEADER:,}")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             content = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    except Exception as error:  # safetensors and PyTorch have errors of their own
-        raise UserError(f"damaged or no safetensors file ({shortened(str(error), 200)})") from None
+    except Exception as error:  # safetensors and PyTorch raise various errors
+        raise UserError(f"damaged or not a safetensors file ({shortened(str(error), 200)})") from None
     if RECORD in metadata:
         return WeightFile(path, content, "", parse_record(metadata[RECORD]))
     return WeightFile(path, *_unwrap(content), None)
@@ -133,30 +133,31 @@ def _read_pickled(path: Path) -> WeightFile:
         return WeightFile(path, _without_prefix(weights, _LIGHTNING), "state_dict", parse_record(content[RECORD]))
     state = content.get("state_dict")
     if "pytorch-lightning_version" in content and isinstance(state, Mapping) and any(str(name).startswith(_LIGHTNING) for name in state):
-        raise UserError("a training checkpoint that does not say which network it holds; give the run's checkpoints/best.safetensors")
+        raise UserError("a training checkpoint without a description of its network; use the run's checkpoints/best.safetensors")
     return WeightFile(path, *_unwrap(content), None)
 
 
 def _unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """The weights under whatever wrapping, and the wrapping."""
-    top, way = content, []
+    """Return the weights without their wrapping, and the wrapping."""
+    top, keys = content, []
     while (key := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)) is not None:
         content = content[key]
-        way.append(key)
-        if len(way) > _DEEPEST_WRAPPING:
-            raise UserError(f"its weights lie under more than {_DEEPEST_WRAPPING} keys ({', '.join(way[:3])}, ...); expected one or two")
+        keys.append(key)
+        if len(keys) > _MAX_NESTING:
+            raise UserError(f"its weights are nested under more than {_MAX_NESTING} keys ({', '.join(keys[:3])}, ...); expected one or two")
     if not any(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"holds no weights; expected them by name, bare or under {', '.join(_WRAPPERS)}, found {first_few(top)}")
+        known = ", ".join(_WRAPPERS)
+        raise UserError(f"contains no weights; expected tensors by name, at the top level or under {known}, found {first_few(top)}")
     weights = _named_tensors(content)
     for key in ("params_ema", "params"):
         inside = {name: value for name, value in weights.items() if name.startswith(f"{key}.")}
         if inside:
             weights = _without_prefix(inside, f"{key}.")
-            way.append(key)
+            keys.append(key)
             break
     if all(name.startswith("module.") for name in weights):
         weights = _without_prefix(weights, "module.")
-    return weights, ".".join(way)
+    return weights, ".".join(keys)
 
 
 def _without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -164,17 +165,17 @@ def _without_prefix(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
 
 
 def _named_tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Weights by name; a value of another kind is refused, since leaving it out would lose it silently."""
+    """Check that all names are strings and all values tensors: dropping any of them would lose it silently."""
     for name, value in content.items():
         if not isinstance(name, str):
-            raise UserError(f"a weight is named by a {type(name).__name__} ({shortened(name)}); expected text")
+            raise UserError(f"the name of a weight is of type {type(name).__name__} ({shortened(name)}); expected a string")
         if not isinstance(value, Tensor):
             raise UserError(f"{shortened(name)}: a {type(value).__name__} among the weights; expected a tensor")
     return dict(content)
 
 
 def first_few(names: Mapping[str, Any] | list[str]) -> str:
-    """The first three of some names, and how many more there are, for a message."""
+    """Format the first three names and the number of the others, for a message."""
     listed = [shortened(name) for name in names]
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return (", ".join(listed[:3]) or "nothing") + more

@@ -1,4 +1,4 @@
-"""Runs that take a second, in processes of their own: what the tests of resuming and of many processes share."""
+"""Small runs in separate processes, shared by the tests of resuming and of several processes."""
 
 import multiprocessing
 import os
@@ -28,17 +28,17 @@ SMALL = [
     "batch_size=4",
     "patch_size=16",
     "callbacks.probe.every=2",
-    "callbacks.monitor=null",  # what it logs is times
+    "callbacks.monitor=null",  # it logs times
     "name=test",
 ]
 
-# Processes that are forked from one that has imported everything and started no thread.
+# Processes are forked from one that has imported everything and has not started any threads.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["irformer.training.build", "irformer.commands.train", "lightning.pytorch", "tensorboard"])
 
 
 def write_photos(folder: Path, count: int) -> Path:
-    """A validation set of small corners of a photo."""
+    """Create a validation set of small crops of a photo."""
     photo = read_image(sample_photos(SAMPLE_VAL)[1])
     for i in range(count):
         write_image(folder / f"part{i}.png", photo[80 + 8 * i : 130 + 8 * i, 100:164])
@@ -46,7 +46,7 @@ def write_photos(folder: Path, count: int) -> Path:
 
 
 def execute(folder: Path, photos: Path, *overrides: str, quiet: bool = True) -> None:
-    """Train in a folder."""
+    """Run training in a folder."""
     torch.set_num_threads(1)
     cfg = compose("train", [*SMALL, f"data.val={photos}", f"test_sets=[{photos}]", *overrides])
     build_run(cfg, folder).execute(Console(quiet=quiet, width=200))
@@ -55,14 +55,14 @@ def execute(folder: Path, photos: Path, *overrides: str, quiet: bool = True) -> 
 def start(
     folder: Path, photos: Path, *overrides: str, sabotage: Callable[[], None] | None = None, environment: dict[str, str] | None = None
 ) -> BaseProcess:
-    """Train in a process of its own, whose output goes to FOLDER.out; `sabotage` changes things in it before."""
+    """Train in a separate process with output to FOLDER.out; `sabotage` is called in it before training."""
     process = context.Process(target=_run, args=(folder, photos, overrides, sabotage, environment or {}))
     process.start()
     return process
 
 
 def type_words(folder: Path, *words: str, sabotage: Callable[[], None] | None = None) -> tuple[int, str]:
-    """Type words after train.py in a folder: the exit code, and what is printed."""
+    """Run train.py with arguments in a folder; return the exit code and the output."""
     out = folder / "printed"
     out.unlink(missing_ok=True)
     process = context.Process(target=_type, args=(folder, out, words, sabotage))
@@ -71,7 +71,7 @@ def type_words(folder: Path, *words: str, sabotage: Callable[[], None] | None = 
 
 
 def finish(process: BaseProcess) -> int:
-    """Wait for a process; its exit code, a signal's number as a negative one."""
+    """Wait for a process and return its exit code, negative for a signal."""
     process.join(120)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
@@ -80,7 +80,7 @@ def finish(process: BaseProcess) -> int:
 def _run(folder: Path, photos: Path, overrides: tuple[str, ...], sabotage: Callable[[], None] | None, environment: dict[str, str]) -> None:
     _print_to(Path(f"{folder}.out"))
     os.environ.update(environment)
-    rank_zero_only.rank = int(environment.get("LOCAL_RANK", environment.get("SLURM_PROCID", 0)))  # as it would be found at the import
+    rank_zero_only.rank = int(environment.get("LOCAL_RANK", environment.get("SLURM_PROCID", 0)))  # as found at import time
     if sabotage is not None:
         sabotage()
     execute(folder, photos, *overrides, quiet=False)

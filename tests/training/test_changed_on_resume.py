@@ -1,4 +1,4 @@
-"""What the command line may change in a run that it resumes."""
+"""Which keys the command line may change in a resumed run."""
 
 from pathlib import Path
 
@@ -117,5 +117,5 @@ def test_auto_passes_over_a_broken_neighbour(tmp_path, attempts):
     words += [f"data.val={photos}", f"test_sets=[{photos}]", "trainer.max_steps=1", "trainer.val_check_interval=1", "resume=auto"]
     status, printed = type_words(tmp_path, *words)
     assert status == 0, printed
-    assert "resume=auto: passed over runs/broken: runs/broken/config.yaml: cannot be read" in printed
+    assert "resume=auto: skipped runs/broken: runs/broken/config.yaml: cannot be read" in printed
     attempts.handled("resuming")

@@ -1,4 +1,4 @@
-"""What a run is trained on: packed or from files, mixed, compared with the test images, and what happens when a file goes."""
+"""Training data: packed or from files, mixed, compared with the test images, and behavior when a file disappears."""
 
 import io
 import re
@@ -33,7 +33,7 @@ TINY = [
 
 @pytest.fixture
 def root(tmp_path):
-    """A data folder with a small BSDS400, WED, and a test set Set5."""
+    """Create a data folder with a small BSDS400, WED, and a test set Set5."""
     for place, sizes in {"BSDS400/HR": [(40, 60), (60, 40), (48, 51)], "WED/HR": [(64, 64), (33, 80)], "Set5/HR": [(34, 38)]}.items():
         (tmp_path / "data" / place).mkdir(parents=True)
         for i, size in enumerate(sizes):
@@ -110,7 +110,7 @@ def test_test_images_among_the_training_images_stop_the_run(root, tmp_path):
             build(root, tmp_path / "run", "data=mixture", "data.sets=[BSDS400,WED]", "data.val=sample")
         if not packed:
             pack_set("WED", root, None, None, lambda *_: None)
-    with pytest.raises(UserError, match=message):  # validation counts as a test
+    with pytest.raises(UserError, match=message):  # validation sets are compared like test sets
         build(root, tmp_path / "run", "data=mixture", "data.sets=[WED]", "test_sets=[sample]", "data.val=Set5")
     for allowed in ("Set5", "Set5/0"):
         build(root, tmp_path / "run", "data=mixture", "data.sets=[WED]", f"data.allow_test_images=[{allowed}]")
@@ -118,8 +118,8 @@ def test_test_images_among_the_training_images_stop_the_run(root, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_vanishes_is_named_and_the_step_reached_is_saved(root, tmp_path, workers):
-    """After the file is back, the run goes on to the very weights of one that was never stopped."""
-    # More steps than the workers can have read ahead when the file goes.
+    """After the file is restored, the run resumes and ends with the weights of an uninterrupted one."""
+    # More steps than the workers can have prefetched when the file disappears.
     overrides = ["data=bsds400", "trainer.max_steps=40", "data.cache_gb=0", f"data.workers={workers}", "checkpoint_every=100"]
     build(root, tmp_path / "whole", *overrides).execute(Console(quiet=True))
 
@@ -146,7 +146,7 @@ def test_a_file_that_vanishes_is_named_and_the_step_reached_is_saved(root, tmp_p
 
 
 def test_pairs_of_a_known_set_train_deraining_and_nothing_else(root, tmp_path):
-    """Rain13K's rainy images are deraining's degraded images, packed or not; denoising makes its own."""
+    """Deraining uses Rain13K's rainy images, packed or not; denoising adds noise to the clean ones."""
     for place, seed in (("Rain13K/target", 1), ("Rain13K/input", 2), ("Rain100L/target", 3), ("Rain100L/input", 4)):
         (root / place).mkdir(parents=True)
         for i in range(2):

@@ -1,4 +1,4 @@
-"""debug=overfit, profile and anomaly, small; debug=fast is what the tests of the commands run."""
+"""debug=overfit, profile and anomaly on small runs; the tests of the commands run debug=fast."""
 
 import io
 import json
@@ -40,7 +40,7 @@ def test_overfit_that_does_not_get_there_is_an_error(tmp_path):
 
 @pytest.mark.slow
 def test_overfit_reaches_45_db_with_swinir_tiny(tmp_path, capsys):
-    """The config as it stands; about 40 s on a quiet core."""
+    """The unmodified config; about 40 s on an idle core."""
     whole = [word for word in TINY if not word.startswith(("model.", "trainer.", "callbacks.", "batch_size", "patch_size"))]
     run = build(tmp_path, "debug=overfit", words=whole)
     train(run)
@@ -52,7 +52,7 @@ def test_profile_leaves_a_trace_and_a_table_of_ten_operations(tmp_path, monkeypa
     train(build(tmp_path, "debug=profile"))
     trace = json.loads((tmp_path / "run" / "trace.json").read_text())
     events = [event["name"] for event in trace["traceEvents"] if event.get("cat") == "cpu_op"]
-    assert events.count("aten::l1_loss") == 5  # the profiled batches and no others
+    assert events.count("aten::l1_loss") == 5  # only the profiled batches
     out = capsys.readouterr().out
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
     assert len(rows) == 10
@@ -61,14 +61,14 @@ def test_profile_leaves_a_trace_and_a_table_of_ten_operations(tmp_path, monkeypa
     assert 30 < sum(shares) <= 100
     names = [row[0].strip() for row in rows]
     assert len(set(names)) == 10
-    assert sum(name.startswith("aten::") for name in names) >= 5  # the others are steps of autograd and the optimizer
+    assert sum(name.startswith("aten::") for name in names) >= 5  # the others are autograd and optimizer steps
     assert "wrote run/trace.json" in out
-    with pytest.raises(UserError, match=r"debug=profile takes 8 batches .* training has 7: give a larger trainer\.max_steps"):
+    with pytest.raises(UserError, match=r"debug=profile needs 8 batches .* training has 7: increase trainer\.max_steps"):
         train(build(tmp_path / "short", "debug=profile", "trainer.max_steps=7"))
 
 
 class Late(nn.Module):
-    """A layer that lets its input through, and goes wrong from the second call on: forward, or only backward."""
+    """A layer that passes its input through and fails from the second call on, in the forward pass or only in the backward pass."""
 
     def __init__(self, forward: bool) -> None:
         super().__init__()
@@ -85,7 +85,8 @@ class Late(nn.Module):
 def test_anomaly_names_the_module_that_made_the_first_infinity(tmp_path):
     run = build(tmp_path, "debug=anomaly", "trainer.max_steps=3")
     run.module.network.layers[0].conv = nn.Sequential(run.module.network.layers[0].conv, Late(forward=True))
-    with pytest.raises(UserError, match=r"^step 2: layers\.0\.conv\.1 \(Late\) is the first to put out .* not finite; largest input \d"):
+    message = r"^step 2: layers\.0\.conv\.1 \(Late\) is the first module with an output that is not finite; largest input \d"
+    with pytest.raises(UserError, match=message):
         train(run)
 
 

@@ -1,4 +1,4 @@
-"""What a run shows: numbers to the loggers, where the time went, pictures, Weights & Biases only where it is installed."""
+"""Display of a run: logged values, time shares, images, and Weights & Biases only if it is installed."""
 
 import importlib.util
 import io
@@ -26,7 +26,7 @@ from irformer.training.run import Run
 
 
 class Time:
-    """A clock that moves only where the test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ class Time:
         return self.now
 
     def passes(self, seconds: float, owner: object, method: str) -> None:
-        """Whenever a method is called, so many seconds pass."""
+        """Advance the clock by some seconds at each call of a method."""
         original = getattr(owner, method)
 
         def timed(*args, **kwargs):
@@ -48,7 +48,7 @@ class Time:
 
 
 class SlowSamples(torch.utils.data.Dataset):
-    """Training samples that take some seconds each, of the process that makes them."""
+    """Training samples that each take some seconds of the loading process."""
 
     def __init__(self, samples: TrainingSamples, seconds: float, time: Time) -> None:
         self.samples, self.seconds, self.time = samples, seconds, time
@@ -80,7 +80,7 @@ PROBE = ["+callbacks.probe._target_=irformer.training.callbacks.probe.Probe", "+
 
 
 def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):
-    """4 steps of 2 samples: 4 s of waiting, 12 of training; 3 probes, 2 validations of 2 images, and checkpoints of 1 s."""
+    """4 steps of 2 samples: 4 s of data wait, 12 s of training, 3 probes, 2 validations of 2 images, and checkpoints of 1 s."""
     run = train(timed_run(tmp_path, monkeypatch, "callbacks.probe={}", *PROBE))
     checkpoints = monitor.time.calls["save_checkpoint"]
     assert checkpoints >= 2
@@ -89,7 +89,7 @@ def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):
         f"time {total:.0f} s: training {1200 / total:.1f} %, data wait {400 / total:.1f} %, validation {800 / total:.1f} %, "
         f"probe {75 / total:.1f} %, checkpoints {100 * checkpoints / total:.1f} %"
     ]
-    # A step waits for two samples and trains for 3 s; two patches of 32 x 32 HQ pixels. What stands between the steps takes nothing.
+    # A step waits for two samples and trains for 3 s, on two patches of 32 x 32 HQ pixels. Nothing else between steps takes time.
     assert logged(run, "train/data_wait_share") == pytest.approx([1 / 4] * 4)
     assert logged(run, "train/megapixels_per_second") == pytest.approx([2 * 32 * 32 / 1e6 / 4] * 4, rel=1e-6)
 
@@ -102,7 +102,7 @@ def test_accumulated_batches_count_into_one_step_and_intervals_are_whole(tmp_pat
 
 
 def test_workers_that_read_ahead_take_nothing(tmp_path, monkeypatch):
-    """The samples' seconds pass in the worker, so that the training process waits for none."""
+    """The samples take their time in the worker, so the training process does not wait."""
     run = train(timed_run(tmp_path, monkeypatch, "data.workers=1"))
     assert logged(run, "train/data_wait_share") == [0, 0, 0, 0]
     assert "data wait 0.0 %" in monitor_of(run).closing_lines()[0]
@@ -113,7 +113,7 @@ def test_validation_that_starves_the_run_is_told_with_the_keys(tmp_path, monkeyp
     monitor.time.passes(30, run.module, "validation_step")
     console = Console(record=True, width=300, file=io.StringIO())
     run.execute(console)
-    warning = r"validation takes 8\d % of the time: a larger trainer.val_check_interval makes it rarer, data.val=NAME or data.val=FOLDER"
+    warning = r"validation takes 8\d % of the time: increase trainer.val_check_interval, or use a smaller validation set by data.val=NAME"
     assert [bool(re.match(warning, record.message)) for record in caplog.records if "validation takes" in record.message] == [True]
     lines = console.export_text().splitlines()
     assert lines[-2].startswith("time 1")
@@ -158,7 +158,7 @@ def test_numbers_that_are_always_logged(tmp_path):
     ("scale", "channels", "noise"), [(2, 3, 0.0), (3, 1, 0.0), (1, 3, 0.5), (1, 1, 0.5)], ids=["colour", "gray", "noise", "gray noise"]
 )
 def test_image_grids_show_any_kind_of_image(tmp_path, scale, channels, noise):
-    """LQ enlarged by repeating pixels, restored, HQ, side by side, 4 pixels apart; float LQ beyond [0, 1] is clamped."""
+    """LQ (nearest-neighbor), restored and HQ side by side, 4 pixels apart; float LQ outside [0, 1] is clamped."""
     hq, restored = (picture(60, 48, channels, seed) for seed in range(2))
     lq = picture(60 // scale, 48 // scale, channels, 2)
     shown = lq

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: the step is left out, to the bit, on all processes; and arithmetic by one word, deterministic where asked for."""
+"""Non-finite values: the step is skipped bit-exactly on all processes. Precision by name, and deterministic algorithms."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SPOIL = {
 
 
 class Spoiled(nn.Module):
-    """L1 that goes wrong in given calls, counted from 0."""
+    """L1 that fails in given calls, counted from 0."""
 
     def __init__(self, calls: set[int], kind: str = "everything") -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def guard_of(run: Run) -> Guard:
 
 
 def trained_without(run: Run, steps: int, left_out: set[int], accumulate: int, bf16: bool) -> tuple[dict, dict, dict]:
-    """Weights, their average and the optimizer's state after training in plain PyTorch, where some steps are not taken."""
+    """Train in plain PyTorch with some steps skipped; return the weights, their average and the optimizer state."""
     network = run.module.network
     network.train()
     optimizer = run.module.build_optimizer(network.parameters())
@@ -86,7 +86,7 @@ def trained_without(run: Run, steps: int, left_out: set[int], accumulate: int, b
 def test_a_step_that_goes_wrong_leaves_every_bit_as_it_was(tmp_path, kind, optimizer, accumulate, precision):
     words = [f"optim={optimizer}", "optim.lr=1e-3", f"trainer.accumulate_grad_batches={accumulate}", f"trainer.precision={precision}"]
     run = build(tmp_path, *words, "trainer.max_steps=6")
-    # In the accumulated cases the first of the step's two batches is the bad one.
+    # With accumulation, the first of the step's two batches is the bad one.
     run.module.loss = Spoiled({2 * accumulate, 4 * accumulate}, kind)
     train(run)
     weights, average, optimizer_state = trained_without(build(tmp_path / "reference", *words), 6, {2, 4}, accumulate, precision == "bf16")
@@ -100,7 +100,7 @@ def test_a_step_that_goes_wrong_leaves_every_bit_as_it_was(tmp_path, kind, optim
 
 
 def test_running_statistics_survive_a_bad_batch(tmp_path):
-    """NaN pixels give NaN statistics, a NaN loss, and, by L1, a gradient that is finite in the last layers."""
+    """NaN pixels give NaN statistics, a NaN loss, and, with L1, finite gradients in the last layers."""
 
     class BadPixels(lightning.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -124,7 +124,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     first.module.loss = Spoiled({1, 2})
     train(first)
     resumed = build(tmp_path, "trainer.max_steps=6", "callbacks.guard.patience=4", f"resume={first.folder}")
-    resumed.module.loss = Spoiled({0, 2})  # three in a row over the interruption, which is below the patience
+    resumed.module.loss = Spoiled({0, 2})  # three in a row across the interruption, below the patience
     train(resumed)
     assert logged(resumed, "train/skipped_steps") == [0, 1, 2, 3, 3, 4]
     norms = logged(resumed, "train/grad_norm")
@@ -140,13 +140,13 @@ def test_a_run_of_bad_steps_ends_with_what_is_needed_to_go_on(tmp_path, monkeypa
     with pytest.raises(UserError) as caught:
         train(run)
     message = str(caught.value)
-    assert message.startswith("step 9: loss nan, gradient norm nan, the last of 3 steps in a row whose loss or gradient was not finite")
+    assert message.startswith("step 9: loss nan, gradient norm nan, the last of 3 consecutive steps (callbacks.guard.patience) skipped")
     assert "largest activations of this batch by layer: layers.0 " in message
     largest = [float(message.partition(f"layers.{i} ")[2].split(",")[0].split(";")[0]) for i in range(2)]
-    assert all(0 < value < 100 for value in largest)  # the network was not what went wrong
-    assert "last good checkpoint: run/checkpoints/last.ckpt, step 8; to go on from it: python train.py resume=run trainer." in message
+    assert all(0 < value < 100 for value in largest)  # the network itself is finite
+    assert "last good checkpoint: run/checkpoints/last.ckpt, step 8; to resume from it: python train.py resume=run trainer." in message
     assert "\n" not in message
-    # One line at the start of each run of bad steps.
+    # One line at the start of each sequence of bad steps.
     assert [record.message.split(":")[0] for record in caplog.records if "skipped" in record.message] == ["step 1", "step 4", "step 7"]
 
 
@@ -169,7 +169,7 @@ def test_fp16_finds_its_scale_without_ending_the_run(tmp_path):
     assert 2 <= guard.skipped <= 13
     assert scale == 2.0 ** (30 - guard.skipped)
     assert next(iter(run.module.optimizers().state.values()))["step"] == 14 - guard.skipped
-    with pytest.raises(UserError, match=r"step 6: loss nan, gradient norm [\d.]+, the last of 2 steps in a row"):
+    with pytest.raises(UserError, match=r"step 6: loss nan, gradient norm [\d.]+, the last of 2 consecutive steps"):
         fit(Spoiled({1, 4, 5}, "loss alone"), 2.0**4)
 
 
@@ -204,7 +204,7 @@ TWO_PROCESSES = """
 
 
 def test_all_processes_leave_out_a_step_that_went_wrong_on_one(tmp_path):
-    """The second process's loss is NaN with a finite gradient, so that nothing but the guard tells the first of it."""
+    """The loss of the second process is NaN with a finite gradient, so only the guard informs the first process."""
     script = tmp_path / "two.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES))
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
@@ -221,7 +221,7 @@ def test_all_processes_leave_out_a_step_that_went_wrong_on_one(tmp_path):
 
 @pytest.fixture
 def torch_switches():
-    """PyTorch's switches as they were, afterwards."""
+    """Restore PyTorch's global flags after the test."""
     matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     workspace = os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     yield
@@ -284,7 +284,7 @@ def backward_operations(output: Tensor) -> set[str]:
 
 @pytest.mark.parametrize("model", [name for name in options("model") if "tiny" in name])
 def test_no_network_differentiates_what_has_no_deterministic_cuda_version(model):
-    """On the CPU the graph says which operations a GPU would be asked for; the sides need padding, which is made by reflection."""
+    """On the CPU, the graph shows which operations a GPU would run; the size requires reflection padding."""
     network = build_network(compose("train", [f"model={model}", "norm=iln"]).model).train()
     lq = torch.rand(1, 3, 18, 21)
     assert not {name for name in backward_operations(network(lq).mean()) if name.startswith(NOT_DETERMINISTIC)}

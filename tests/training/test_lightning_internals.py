@@ -1,4 +1,4 @@
-"""What irformer uses beyond Lightning's documented interface: where a new version breaks it, one of these tests says what changed."""
+"""The Lightning internals that irformer uses: if a new version breaks one, a test here shows what changed."""
 
 import multiprocessing
 import subprocess
@@ -62,7 +62,7 @@ def test_the_wait_for_a_batch_reaches_the_profiler_under_its_name(tmp_path: Path
 
 
 class KeepCounters(lightning.Callback):
-    """Validates before the first step, and takes the counters at the end of step 2."""
+    """Validates before the first step, and copies the counters at the end of step 2."""
 
     counters: dict | None = None
     validations = 0
@@ -115,7 +115,7 @@ def test_a_disarmed_observer_ends_without_killing_anyone() -> None:
     observer = _ChildProcessObserver(main_pid=0, child_processes=[failing], sleep_period=0)
     started, release = threading.Event(), threading.Event()
 
-    def run() -> None:  # in place of the endless loop, one look after it was disarmed
+    def run() -> None:  # instead of the endless loop, one check after it was disabled
         started.set()
         release.wait()
         observer._finished = observer._run()

@@ -1,4 +1,4 @@
-"""Losses against independent arithmetic, and how a run uses them."""
+"""Losses against independent computations, and their use in a run."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ def test_charbonnier_has_its_eps_inside_the_root(images):
 
 
 def test_fft_is_the_l1_of_real_and_imaginary_parts(images):
-    """The transform by its definition, a product with two matrices of roots of unity."""
+    """The transform by its definition: a product with two matrices of roots of unity."""
     restored, clean = images
     rows, columns = (np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) for n in restored.shape[2:])
     spectrum = rows @ (restored.numpy() - clean.numpy()) @ columns
@@ -81,12 +81,12 @@ def test_a_weighted_sum_is_composed_on_the_command_line(images):
 def test_a_term_without_its_weight_is_named():
     with pytest.raises(UserError, match=r"loss\.parts\.fft: expected weight and loss, found loss"):
         WeightedSum({"fft": {"loss": FFT()}})  # type: ignore[typeddict-item]
-    with pytest.raises(UserError, match="needs one loss or more"):
+    with pytest.raises(UserError, match=r"loss\.parts: empty; expected at least one loss"):
         WeightedSum({})
 
 
 def test_a_run_logs_the_terms_by_name_and_computes_them_in_float32(tmp_path):
-    """The network runs in bfloat16, in which no FFT exists on the CPU: the loss sees float32, with autocast off."""
+    """The network runs in bfloat16, for which the CPU has no FFT: the loss gets float32, with autocast disabled."""
     run = build_run(compose("train", [*SMALL, "loss=l1_fft", "trainer.precision=bf16-mixed"]), tmp_path)
     seen = []
     run.module.loss.losses["l1"].register_forward_pre_hook(

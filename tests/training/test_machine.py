@@ -1,4 +1,4 @@
-"""Faults of the machine under a run: one line, the right status, and no promise of a checkpoint that does not exist."""
+"""Machine faults during a run: a one-line message, the right exit status, and no mention of a checkpoint that does not exist."""
 
 import ctypes
 import os
@@ -33,7 +33,7 @@ def words(tmp_path_factory):
 
 
 def refused(folder: Path, *words: str, sabotage=None) -> str:
-    """The one line that a command ends with, status 1."""
+    """Return the single error line of a command that exits with status 1."""
     status, printed = type_words(folder, *words, sabotage=sabotage)
     assert status == 1, printed
     assert "Traceback" not in printed
@@ -59,7 +59,7 @@ def test_a_file_where_a_folder_should_be(tmp_path, words, path, logger, attempts
 
 
 def permissions_count() -> None:
-    """Take from root the capability to write where the mode forbids it (CAP_DAC_OVERRIDE)."""
+    """Drop root's capability to bypass file permissions (CAP_DAC_OVERRIDE)."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None)
         header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_writable(tmp_path, words, path, attempts):
 
 
 def small_files() -> None:
-    """No file of this process can be larger than 4 kB, as on a full disk."""
+    """Limit the files of this process to 4 kB, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
@@ -99,7 +99,7 @@ def fill_up_at_step_3() -> None:
 
 
 def test_a_disk_that_fills_up_under_tensorboard(tmp_path, words, attempts):
-    """TensorBoard's thread meets it first; the run ends with one line that names the last checkpoint."""
+    """TensorBoard's thread fails first; the run ends with one line that names the last checkpoint."""
     line = refused(tmp_path, *words, "logger=tensorboard", "callbacks.images.images=2", sabotage=fill_up_at_step_3)
     assert "File too large; free some space; stopped, saved at step 2 of 4; to go on: python train.py resume=runs/job" in line
     status, printed = type_words(tmp_path, "resume=runs/job")
@@ -116,12 +116,13 @@ def test_a_disk_that_is_full_from_the_start(tmp_path, words, attempts):
 
 
 def test_no_checkpoint_fits(tmp_path, words, attempts):
-    """Training goes on to the end; the lines do not claim that there is one from before."""
+    """Training continues to the end; the messages do not mention a previous checkpoint."""
     status, printed = type_words(tmp_path, *words, "logger=csv", sabotage=no_room_for_checkpoints)
     assert status == 0, printed
-    line = "runs/job/checkpoints/last.ckpt of step 1 could not be written: File too large; there is none yet, and the next one may fit"
+    reason = "File too large; there is none yet; training continues, the next one may fit"
+    line = f"runs/job/checkpoints/last.ckpt of step 1 could not be written: {reason}"
     assert line in printed.splitlines()
-    assert "the one before" not in printed
+    assert "the previous one" not in printed
     assert line in (tmp_path / "runs/job/log.txt").read_text().splitlines()
     attempts.handled(AREA)
 
@@ -155,7 +156,7 @@ def test_a_stopped_run_promises_only_what_it_has(tmp_path, words, signum, status
 
 
 class Send:
-    """Have the process get a signal: in its first training step, or before training begins."""
+    """Send the process a signal: in its first training step, or before training."""
 
     def __init__(self, signum: int, call: int) -> None:
         self.signum, self.call = signum, call
@@ -209,8 +210,8 @@ def test_a_killed_process_is_named(tmp_path, words, strategy, attempts):
     assert running.returncode == 1, errors
     assert "Traceback" not in errors
     lines = [line for line in errors.splitlines() if line]
-    assert len(lines) == 1 or strategy == "ddp_spawn", errors  # whose processes Lightning and PyTorch speak for too
-    assert lines[-1].startswith("error: process 1 was killed by SIGKILL (as by the kernel when memory runs out); stopped, saved at step ")
+    assert len(lines) == 1 or strategy == "ddp_spawn", errors  # Lightning and PyTorch print messages for these processes too
+    assert lines[-1].startswith("error: process 1 was killed by SIGKILL (the kernel does this when memory runs out); stopped, saved at")
     assert lines[-1].endswith("; to go on: python train.py resume=runs/job")
     if strategy == "ddp":
         assert (tmp_path / "runs/job/log.txt").read_text().splitlines()[-1] == lines[-1]

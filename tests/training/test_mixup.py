@@ -1,4 +1,4 @@
-"""Mixup: what it blends, how often, and what alone decides it."""
+"""Mixup: what it blends, how often, and which inputs determine it."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _weights(blended: torch.Tensor, batch: torch.Tensor) -> np.ndarray:
-    """How much of each sample is in each blended one, by least squares: [B, B]."""
+    """Return the weight of each sample in each blended one, by least squares: [B, B]."""
     return np.linalg.lstsq(batch.flatten(1).double().numpy().T, blended.flatten(1).double().numpy().T, rcond=None)[0].T
 
 
@@ -24,12 +24,12 @@ def test_each_pair_is_blended_with_one_other_and_degraded_as_clean(batch):
     others = 0
     for step in range(40):
         blended_lq, blended_hq = Mixup(1.2, identity=False)(lq, hq, 0, step, 0)
-        torch.testing.assert_close(blended_lq, blended_hq[..., ::2, ::2] / 2)  # what the pairs had in common they still have
+        torch.testing.assert_close(blended_lq, blended_hq[..., ::2, ::2] / 2)  # both images of a pair are blended alike
         weights = _weights(blended_hq, hq)
         assert np.allclose(weights.sum(1), 1, atol=1e-4)
         own = np.diag(weights)
         partners = np.where(weights - np.diag(own) > 1e-3)[1]
-        assert len(set(partners)) == len(partners)  # an order of the batch: no partner twice
+        assert len(set(partners)) == len(partners)  # a permutation of the batch: no partner occurs twice
         blends = own[own < 1 - 1e-3]
         others += len(blends)
         assert np.allclose(blends, blends[:1], atol=1e-3)  # one weight for the whole batch
@@ -42,7 +42,7 @@ def test_the_weight_is_drawn_from_the_beta_distribution():
     weights = []
     for step in range(1500):
         blended = Mixup(1.2, identity=False)(hq, hq, 0, step, 0)[1].reshape(2, 2)
-        if not torch.equal(blended, torch.eye(2)):  # the other order of two
+        if not torch.equal(blended, torch.eye(2)):  # the other permutation of two
             weights.append(blended[0, 0].item())
     assert len(weights) == pytest.approx(750, abs=5 * 375**0.5)
     assert np.mean(weights) == pytest.approx(0.5, abs=5 * (1 / 13.6 / len(weights)) ** 0.5)
@@ -71,5 +71,5 @@ def test_a_single_patch_stays_as_it_is(batch):
 
 
 def test_a_beta_that_cannot_be_is_told():
-    with pytest.raises(UserError, match=r"mixup\.beta=0: expected a number above 0; mixup=null trains without"):
+    with pytest.raises(UserError, match=r"mixup\.beta=0: expected a number above 0; mixup=null trains without mixup"):
         Mixup(beta=0)

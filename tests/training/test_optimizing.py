@@ -1,4 +1,4 @@
-"""Runs that change their sizes, blend their patches and clip their gradients: the same bits after an interruption, and told mistakes."""
+"""Progressive sizes, mixup and gradient clipping: bit-exact resume, and user errors."""
 
 import csv
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_a_run_in_stages_resumes_to_the_same_bits(tmp_path, images, whole, stop)
 
 
 def test_the_logged_norm_is_that_before_clipping_and_the_step_is_clipped(tmp_path, images):
-    """By plain gradient descent at rate 1 the weights move by exactly the clipped norm."""
+    """With plain gradient descent at rate 1, the weights move by exactly the clipped norm."""
     sgd = ["optim.optimizer._target_=torch.optim.SGD", "~optim.optimizer.betas", "optim.lr=1", "optim.schedule.milestones=[]"]
     cfg = compose("train", [*SMALL, *images, *sgd, "trainer.max_steps=1", "trainer.gradient_clip_val=0.01", "optim.ema=null"])
     run = build_run(cfg, tmp_path)

@@ -1,4 +1,4 @@
-"""A run on several processes is the run on one: the same weights, validation, folder and lines, whatever has started them."""
+"""A run on several processes equals a run on one: the same weights, validation, folder and output, with any launcher."""
 
 import os
 import shlex
@@ -23,12 +23,12 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
 def lightning_processes() -> list[dict[str, str]]:
-    """What Lightning's own launcher tells its processes."""
+    """The environment that Lightning's launcher sets for its processes."""
     return [{"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2", **_master()} for rank in range(2)]
 
 
 def slurm_tasks() -> list[dict[str, str]]:
-    """What srun tells two tasks of one node."""
+    """The environment that srun sets for two tasks on one node."""
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"}
     tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"} for rank in range(2)]
     return [job | task | {"SLURM_NODELIST": "localhost"} | _master() for task in tasks]
@@ -47,7 +47,7 @@ def _master() -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=[3, 1], ids=["3 images", "1 image"])
 def one(request, tmp_path_factory):
-    """The run of one process, validated on more images than two processes share evenly, or on fewer than there are processes."""
+    """Same result as one process, with validation images that two processes cannot share evenly, or fewer images than processes."""
     photos = write_photos(tmp_path_factory.mktemp("val"), request.param)
     folder = tmp_path_factory.mktemp("one") / "run"
     assert finish(start(folder, photos, *SETTINGS)) == 0, Path(f"{folder}.out").read_text()
@@ -74,7 +74,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path, one, processes, more):
 
     rows, others = ((run / "metrics.csv").read_text().splitlines() for run in (single, folder))
     assert [row.rpartition(",")[0] for row in rows] == [row.rpartition(",")[0] for row in others]
-    if not more:  # of several batches the last one's loss is logged
+    if not more:  # with several batches, the loss of the last one is logged
         losses = [[float(row.rpartition(",")[2]) for row in run if "train/loss" in row] for run in (rows, others)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     printed = Path(f"{folder}.out").read_text().splitlines()
@@ -83,7 +83,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path, one, processes, more):
 
 
 def test_a_validation_mean_does_not_depend_on_who_took_which_image(tmp_path, one):
-    """With a learning rate of 0 both have the same weights."""
+    """With a learning rate of 0, both runs have the same weights."""
     _, photos = one
     still = ["trainer.max_steps=1", "optim.lr=0", "callbacks.probe=null"]
     _ports.clear()
@@ -130,7 +130,7 @@ TINY = [*NETWORK, "debug=fast", "logger=csv", "batch_size=4"]
 
 
 def command(line: str, *words: str, folder: Path) -> subprocess.Popen:
-    """A command as docs/cluster.md prints it, with further words, in a folder."""
+    """Run a command from docs/cluster.md with more arguments in a folder."""
     program, *rest = [str(REPOSITORY / word) if word == "train.py" else word for word in shlex.split(line)]
     interpreter = [sys.executable] if program == "python" else [sys.executable, "-m", "torch.distributed.run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "IRFORMER_DATA": str(folder)}
@@ -146,7 +146,7 @@ def documented(start_of_line: str) -> str:
 
 
 def test_torchrun_makes_one_folder_and_one_report(tmp_path):
-    """As documented, without a name: the time in the name is that of all processes."""
+    """As documented, without a name: all processes use the same time in the run's name."""
     done = command(documented("torchrun "), *TINY, folder=tmp_path)
     printed, errors = done.communicate(timeout=300)
     assert done.returncode == 0, errors
@@ -167,7 +167,7 @@ def test_a_mistake_on_all_processes_gets_one_line(tmp_path):
 
 
 def test_a_signal_to_the_first_process_ends_all_and_the_run_goes_on(tmp_path):
-    """Lightning's launcher: only the process that was started by hand gets the signal."""
+    """With Lightning's launcher, only the process started by the user gets the signal."""
     line = documented("python ")
     running = command(line, *TINY, "name=job", "resume=auto", "trainer.max_steps=100000", "trainer.val_check_interval=50", folder=tmp_path)
     metrics = tmp_path / "runs" / "job" / "metrics.csv"
@@ -175,13 +175,13 @@ def test_a_signal_to_the_first_process_ends_all_and_the_run_goes_on(tmp_path):
     while not (metrics.is_file() and metrics.stat().st_size > 2000) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     running.send_signal(signal.SIGTERM)
-    printed, errors = running.communicate(timeout=100)  # it waits for the other process too, which holds the pipe
+    printed, errors = running.communicate(timeout=100)  # also waits for the other process, which keeps the pipe open
     assert running.returncode == 143, errors
     assert "stopped by SIGTERM, saved at step " in printed
     assert printed.count("stopped by") == 1
     assert not errors
     step = int(printed.split("saved at step ")[1].split()[0])
-    words = ["resume=runs/job", "trainer=cpu", f"trainer.max_steps={step + 2}", "trainer.log_every_n_steps=1"]  # it may go on elsewhere
+    words = ["resume=runs/job", "trainer=cpu", f"trainer.max_steps={step + 2}", "trainer.log_every_n_steps=1"]  # it may resume elsewhere
     status, printed = type_words(tmp_path, *words)
     assert (status, f"from step {step:,}" in printed) == (0, True), printed
     steps = [int(row.split(",")[0]) for row in metrics.read_text().splitlines() if "train/loss" in row]

@@ -1,4 +1,4 @@
-"""The recipes of published rows: their numbers, and that each of them trains."""
+"""The recipes of published results: their values, and that each of them trains."""
 
 import math
 from functools import cache
@@ -29,7 +29,7 @@ MINI = HAT | {"steps": 300_000, "patch": 32, "batch": 16}
 DENOISE, JPEG = {"patch": 128}, {"patch": 126}
 RESTORMER = {"steps": 300_000, "lr": 3e-4, "betas": [0.9, 0.999], "loss": "L1Loss", "data": "dfwb", "patch": 128, "batch": 64}
 
-# Experiment: numbers of the recipe, and the experiment whose weights it starts from.
+# Experiment: values of the recipe, and the experiment whose weights it starts from.
 EXPECTED: dict[str, tuple[dict, str | None]] = {
     "swinir_x2": (SWINIR | {"patch": 48, "batch": 32}, None),
     "swinir_x3": (SWINIR_TUNED | {"patch": 48, "batch": 32}, "swinir_x2"),
@@ -63,7 +63,7 @@ EXPECTED: dict[str, tuple[dict, str | None]] = {
     **{f"restormer_denoise_{kind}_{sigma}": (RESTORMER, None) for kind in ("color", "gray") for sigma in (15, 25, 50, "blind")},
 }
 
-# Sizes alone: of the networks, the patches, the batches and the run.
+# Only sizes: of the networks, the patches, the batches and the run.
 SHRUNK = {
     "swinir": ["model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]"],
     "hat": ["model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "model.compress_ratio=2", "model.squeeze_factor=4"],
@@ -164,7 +164,7 @@ def test_restormer_has_its_stages_mixup_clipping_and_schedule():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_two_steps(tmp_path, images, name):
-    """Shrunk in size alone; a fine-tuning recipe starts from the network of the recipe that it names."""
+    """Only sizes are reduced; a fine-tuning recipe starts from the network of the recipe that it names."""
     overrides = shrunk(name, images)
     start = recipe(name).init_recipe
     if start is not None:

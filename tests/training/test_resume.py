@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and resumed ends with the bits of one that was left alone."""
+"""A run that is killed at any time and resumed ends with the same bits as an uninterrupted run."""
 
 import errno
 import importlib
@@ -21,7 +21,7 @@ from irformer.training.metrics_csv import MetricsCsv
 from irformer.training.module import RestorationModule
 from irformer.training.resuming import find_resume
 
-# Everything that has a state: accumulated batches, drop path, a schedule that changes, averaged weights, a validation off the beat.
+# All stateful parts: accumulated batches, drop path, a schedule with steps, averaged weights, validation at irregular steps.
 SETTINGS = [
     "trainer.max_steps=7",
     "trainer.accumulate_grad_batches=2",
@@ -41,7 +41,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, photos):
-    """The run that nothing happens to."""
+    """The uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert finish(start(folder, photos, *SETTINGS)) == 0, Path(f"{folder}.out").read_text()
     return folder
@@ -52,7 +52,7 @@ def die() -> None:
 
 
 def at_call(owner: type | str, name: str, number: int, last_deed=lambda *_, **__: None) -> None:
-    """Have this process killed at the n-th call of a function of a class or module, after a last deed."""
+    """Kill this process at the n-th call of a function of a class or module, after a final action."""
     owner = importlib.import_module(owner) if isinstance(owner, str) else owner
     original, calls = getattr(owner, name), 0
 
@@ -78,7 +78,7 @@ def write_half_a_row(logger: MetricsCsv, metrics: dict, step: int) -> None:
 
 
 def kill_between_the_renames(number: int) -> None:
-    """The last checkpoint has its new name already, and the new one has not yet the last one's."""
+    """The last checkpoint is already renamed, but the new one is not yet in its place."""
     original, calls = Path.replace, 0
 
     def replace(self: Path, target: Path) -> Path:
@@ -91,7 +91,7 @@ def kill_between_the_renames(number: int) -> None:
     Path.replace = replace
 
 
-# With two batches a step, a validation of two images after steps 3, 6 and 7, and checkpoints at 2, 3, 3, 4, 6, 6, 7, 7.
+# Two batches per step, a validation of two images after steps 3, 6 and 7, and checkpoints at 2, 3, 3, 4, 6, 6, 7, 7.
 MOMENTS = {
     "before the first checkpoint": partial(at_call, RestorationModule, "training_step", 3),
     "between accumulated batches": partial(at_call, RestorationModule, "training_step", 10),
@@ -109,7 +109,7 @@ MOMENTS = {
 }
 
 
-# These differ little from others.
+# Slow cases that differ little from the others.
 SLOW = ("when a step is done", "in the second validation", "after a validation")
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path, photos, whole, 
 
 
 def send(signum: int, owner: type | str, name: str, number: int) -> None:
-    """Have this process get a signal at the n-th call of a function, which goes on if it may."""
+    """Send this process a signal at the n-th call of a function, which then continues if possible."""
     owner = importlib.import_module(owner) if isinstance(owner, str) else owner
     original, calls = getattr(owner, name), 0
 
@@ -140,7 +140,7 @@ def send(signum: int, owner: type | str, name: str, number: int) -> None:
     ("signum", "status", "moment", "place"),
     [
         (signal.SIGTERM, 143, (RestorationModule, "training_step", 9), "saved at step 5 of 7"),
-        (signal.SIGINT, 130, (RestorationModule, "training_step", 6), "saved at step 3 of 7"),  # before a validation, which is left out
+        (signal.SIGINT, 130, (RestorationModule, "training_step", 6), "saved at step 3 of 7"),  # before a validation, which is skipped
         (signal.SIGUSR1, 138, (RestorationModule, "validation_step", 4), "saved at step 6 of 7"),
         (signal.SIGTERM, 143, (run.__name__, "measure_test_sets", 2), "saved at step 7 of 7"),
     ],
@@ -156,7 +156,7 @@ def test_a_signal_saves_and_tells_how_to_resume(tmp_path, photos, whole, signum,
 
 
 def fill_the_disk(from_checkpoint: int, until: int) -> None:
-    """No file can be larger than 40 kB while some of the checkpoints are written; theirs are."""
+    """Limit files to 40 kB, less than a checkpoint, while some of the checkpoints are written."""
     original, calls = checkpointing._save, 0
 
     def save(checkpoint: dict, file: Path) -> None:
@@ -174,12 +174,12 @@ def fill_the_disk(from_checkpoint: int, until: int) -> None:
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, photos, whole):
-    """Training goes on with a line; killed later, the run goes on from before, to the same bits."""
+    """Training continues with a message; killed later, the run resumes from an earlier checkpoint with the same bits."""
     folder = tmp_path / "run"
 
     assert finish(start(folder, photos, *SETTINGS, sabotage=full_until_killed)) == -signal.SIGKILL
     printed = Path(f"{folder}.out").read_text()
-    assert "last.ckpt of step 4 could not be written: File too large; the one before stays" in printed
+    assert "last.ckpt of step 4 could not be written: File too large; the previous one is kept" in printed
     assert "last.ckpt of step 6 could not be written" in printed
     assert find_resume(folder).step == 3
     assert finish(start(folder, photos, *SETTINGS, f"resume={folder}")) == 0, Path(f"{folder}.out").read_text()
@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, photos, whole, damage):
     last.write_bytes(content[:-100] if damage == "cut" else content)
     assert finish(start(folder, photos, *SETTINGS, f"resume={folder}")) == 0, Path(f"{folder}.out").read_text()
     assert "last.ckpt is damaged (" in Path(f"{folder}.out").read_text()
-    assert "going on from previous.ckpt" in Path(f"{folder}.out").read_text()
+    assert "resuming from previous.ckpt" in Path(f"{folder}.out").read_text()
     require_same(whole, folder)
 
     for file in (last, previous):
@@ -229,7 +229,7 @@ WORDS = [word for word in (*SMALL, *SETTINGS) if not word.startswith(("name=", "
 
 
 def test_one_command_again_and_again(tmp_path, photos):
-    """`name=NAME resume=auto` starts the run, goes on with it, says that it is complete, and takes no other settings."""
+    """`name=NAME resume=auto` starts the run, resumes it, reports that it is complete, and refuses other settings."""
     words = [*WORDS, "logger=csv", f"data.val={photos}", f"test_sets=[{photos}]", "name=job", "resume=auto"]
     assert type_words(tmp_path, *words, sabotage=MOMENTS["in the writing of a checkpoint"])[0] == -signal.SIGKILL
     status, printed = type_words(tmp_path, *words)
@@ -238,13 +238,13 @@ def test_one_command_again_and_again(tmp_path, photos):
     status, printed = type_words(tmp_path, *words, "optim.lr=1e-3")
     assert (status, printed) == (
         1,
-        "error: resume=auto: runs/job was started with optim.lr=0.0002, not 0.001; name=NAME starts another run beside it\n",
+        "error: resume=auto: runs/job was started with optim.lr=0.0002, not 0.001; name=NAME starts a new run\n",
     )
     status, printed = type_words(tmp_path, *words, "trainer.max_steps=8")
     assert (status, "from step 7" in printed) == (0, True), printed
     status, printed = type_words(tmp_path, "resume=runs/job", "batch_size=8")
     assert printed.startswith("error: batch_size=8 together with resume: a resumed run keeps its batch_size; ")
-    status, printed = type_words(tmp_path, "resume=runs/job", "seed=0", "norm=iln")  # what it has anyway
+    status, printed = type_words(tmp_path, "resume=runs/job", "seed=0", "norm=iln")  # the value that the run has already
     assert "stands at step 8 already: give trainer.max_steps a larger number to go on" in printed
 
 
@@ -256,7 +256,7 @@ def test_auto_without_a_name_finds_the_unfinished_run(tmp_path, photos):
     status, printed = type_words(tmp_path, *words, "resume=auto")
     assert (status, "wrote runs/ours/results.json" in printed) == (0, True), printed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == ["another", "ours"]
-    status, printed = type_words(tmp_path, *words, "resume=auto", "trainer.max_steps=1")  # complete: a new one
+    status, printed = type_words(tmp_path, *words, "resume=auto", "trainer.max_steps=1")  # complete: a new run
     assert (status, "runs/ours" in printed) == (0, False), printed
     assert len([path for path in (tmp_path / "runs").iterdir() if path.is_dir()]) == 3
 
@@ -271,9 +271,9 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, photos):
 def require_same(whole: Path, resumed: Path) -> None:
     states = [torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (whole, resumed)]
     for state in states:
-        del state["loops"], state["epoch"]  # Lightning's counters: how often it has begun
-        del state["irformer_resume"]["sizes"]  # names of TensorBoard files hold the time
-    if states[1]["irformer_resume"]["validation_due"]:  # the last one, done without training: the file is from before it
+        del state["loops"], state["epoch"]  # Lightning counts the starts
+        del state["irformer_resume"]["sizes"]  # names of TensorBoard files contain the time
+    if states[1]["irformer_resume"]["validation_due"]:  # the last one ran without training, so the file predates it
         for state in states:
             del state["irformer_resume"], state["callbacks"]["BestWeights"]
     require_equal(*states, "")

@@ -1,4 +1,4 @@
-"""Runs from the first step to the report: what they leave, that they can be resumed, and that a number means one thing."""
+"""Runs from the first step to the report: their files, resuming, and consistent results."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
-    """A small validation set: one corner of a photo."""
+    """A small validation set: one crop of a photo."""
     from irformer.datasets.catalog import SAMPLE_VAL, sample_photos
     from irformer.imaging.images import read_image, write_image
 
@@ -82,7 +82,7 @@ def test_a_run_leaves_its_folder(tmp_path, photo):
 
 
 def test_validation_benchmark_and_checkpoint_give_one_number(tmp_path, photo):
-    """The PSNR logged in validation, in results.json and of the reloaded file are equal to the last bit: averaged weights, all three."""
+    """The PSNR logged in validation, in results.json and of the reloaded file is bit-identical: all use averaged weights."""
     record = execute(tmp_path, photo, "trainer.max_steps=5", "trainer.val_check_interval=5")
     validated = {row["name"]: float(row["value"]) for row in rows(tmp_path / "metrics.csv") if row["name"].startswith("val/")}
     measured = record["test_sets"][photo.name]["metrics"]
@@ -129,7 +129,7 @@ def test_a_run_starts_from_other_weights(tmp_path, photo):
     assert all(torch.equal(value, first[name]) for name, value in network.state_dict().items())
 
     other = compose("train", [*SMALL, f"init_from={tmp_path / 'first'}", "model.embed_dim=12"])
-    with pytest.raises(UserError, match=r"holds the weights of swinir_tiny, norm iln, sr_x2, not .* of another shape"):
+    with pytest.raises(UserError, match=r"found weights of swinir_tiny, norm iln, sr_x2, which do not match .* of a different shape"):
         build_run(other, tmp_path / "third")
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_rebuilds_its_network_and_nothing_else(tmp_path, photo):
     with pytest.raises(UserError, match=r"names the class os\.system; a file may only name irformer's networks and norms"):
         load_checkpoint(file)
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(UserError, match=r"evil\.safetensors: damaged or no safetensors file"):
+    with pytest.raises(UserError, match=r"evil\.safetensors: damaged or not a safetensors file"):
         load_checkpoint(file)
     with pytest.raises(UserError, match="no such file"):
         load_checkpoint(tmp_path / "nowhere.safetensors")
@@ -173,7 +173,7 @@ def test_without_data_the_summary_says_how_to_get_it(tmp_path):
 
 
 def test_an_infinite_psnr_is_strict_json(tmp_path, monkeypatch):
-    """As a benchmark's: JSON has no infinity, and its readers stop at the bare word."""
+    """As in a benchmark: JSON has no infinity, and strict readers refuse the bare word."""
     perfect = SetResult("eyes", "made on the fly", [], {"eye": {"psnr_y": math.inf, "ssim_y": 1.0}})
     monkeypatch.setattr("irformer.training.run.measure_test_sets", lambda restorer, test_sets: [perfect])
     run = build(tmp_path, "trainer.max_steps=1")

@@ -21,7 +21,7 @@ def test_warm_up_grows_linearly_to_the_full_rate(schedule):
 
 
 def test_restormers_schedule():
-    """3e-4 for 92,000 steps, then half a cosine to 1e-6 at step 300,000, and no further."""
+    """3e-4 for 92,000 steps, then half a cosine to 1e-6 at step 300,000, then constant."""
     cfg = compose("train", ["optim=adamw", "optim.lr=3e-4", "optim/schedule=flat_cosine", "optim.schedule.steps=300000"])
     schedule = instantiate(cfg.optim.schedule)
     rates = {step: 3e-4 * schedule(step) for step in (0, 91_999, 92_000, 144_000, 196_000, 300_000, 400_000)}
@@ -38,5 +38,5 @@ def test_the_cosine_spans_the_run():
 
 def test_a_schedule_that_never_falls_is_refused():
     cfg = compose("train", ["optim/schedule=flat_cosine", "trainer.max_steps=92000"])
-    with pytest.raises(UserError, match=r"optim\.schedule: flat=92000 leaves no step to fall in before steps=92000"):
+    with pytest.raises(UserError, match=r"optim\.schedule: flat=92000 leaves no steps for the decay before steps=92000"):
         instantiate(cfg.optim.schedule)

@@ -1,4 +1,4 @@
-"""Every task trains; what is random in a sample depends on (seed, index) alone, on the device too."""
+"""Every task trains; random numbers of a sample depend only on (seed, index), also on the device."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def run_of(task: str, folder, folders, *overrides: str):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_trains(tmp_path, folders, name):
-    """Five steps, probes, validation, the benchmark of the best weights: the record holds the task's metrics, all of them numbers."""
+    """Five steps, probes, validation, the benchmark of the best weights: the record contains the task's metrics, all finite."""
     run = run_of(name, tmp_path, folders)
     record = run.execute(Console(quiet=True))
     assert (record["task"], record["protocol"]["metrics"]) == (name, list(run.task.protocol.metrics))
@@ -68,7 +68,7 @@ def test_every_task_of_the_papers_is_there():
 @pytest.mark.parametrize("model", ["swinir_tiny", "hat_tiny", "drct_tiny", "restormer_tiny", "swinir_jpeg"])
 @pytest.mark.parametrize("task", ["denoise_gray_25", "jpeg_color_40"])
 def test_at_scale_1_a_network_adds_a_residual_to_its_input(model, task):
-    """The official form for denoising and JPEG, whatever upsampler its configuration names for super-resolution."""
+    """The official architecture for denoising and JPEG, regardless of the upsampler configured for super-resolution."""
     words = [] if model == "restormer_tiny" else ["model.embed_dim=12", "model.num_heads=[2]"]
     words += ["model.depths=[1]"] if model.startswith(("swinir", "hat")) else []
     network = build_network(compose("train", [f"model={model}", f"task={task}", *words]).model).eval()
@@ -94,7 +94,7 @@ def samples_of(folders, name: str, *overrides: str, seed: int = 0, patch: int = 
 @pytest.mark.parametrize("name", ["denoise_color_blind", "denoise_gray_25"])
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_noise_is_that_of_the_sample_whoever_reads_it(folders, name, workers):
-    """For any number of workers, for one or two processes, and after a resume."""
+    """For any number of workers, for one or two processes, and after resuming."""
     samples = samples_of(folders, name)
     assert isinstance(samples.task.degradation, DeviceDegradation)
     assert set(samples[0]) == {"hq", "index"}
@@ -126,7 +126,7 @@ def test_runs_with_workers_and_runs_resumed_end_with_the_same_bits(tmp_path, fol
 
 
 def test_the_probe_looks_at_noisy_patches(tmp_path, folders):
-    """The very batch that training would make of the first samples."""
+    """The same batch that training makes of the first samples."""
     run = run_of("denoise_color_50", tmp_path, folders)
     run.execute(Console(quiet=True))
     (probe,) = (callback for callback in run.trainer.callbacks if type(callback).__name__ == "Probe")
@@ -149,7 +149,7 @@ def _turned(image: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("name", "rules"), [("jpeg_gray_10", ("matlab", "opencv")), ("jpeg_color_10", (None,))])
 def test_a_jpeg_sample_is_a_part_of_the_compressed_image(folders, name, rules):
-    """Of the whole image, turned and then compressed; in gray by either rule, and both occur; on and off the grid of blocks."""
+    """Equals a crop of the whole image, rotated and then compressed, in gray by both rules, on and off the grid of blocks."""
     samples = samples_of(folders, name)
     jpeg = samples.task.degradation
     assert isinstance(jpeg, Jpeg)

@@ -1,4 +1,4 @@
-"""What a run leaves beside its results: provenance.json, log.txt, files that colleagues can read, names as the user typed them."""
+"""Other files of a run: provenance.json, log.txt, permissions for colleagues, names as typed by the user."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def words(tmp_path_factory):
 
 @pytest.mark.parametrize("umask", [0o002, 0o022])
 def test_files_have_the_mode_of_the_umask(tmp_path, words, umask, attempts):
-    """Every file and folder of a run, whatever library writes it."""
+    """Every file and folder of a run, regardless of the library that writes it."""
     status, printed = type_words(tmp_path, *words, "name=job", "logger=tensorboard", sabotage=Umask(umask))
     assert status == 0, printed
     paths = [tmp_path / "runs" / "job", *(tmp_path / "runs" / "job").rglob("*")]
@@ -190,7 +190,7 @@ def test_git_runs_no_hook_cannot_hang_and_may_be_missing(checkout, tmp_path, mon
         hook.write_text(script)
         hook.chmod(0o755)
     git("config", "core.fsmonitor", str(folder / ".git/monitor"))
-    os.utime(folder / "a.py", (1, 1))  # so that status would refresh the index
+    os.utime(folder / "a.py", (1, 1))  # so that git status would refresh the index
     state = git_state([folder])
     assert state is not None
     assert not state["dirty"]

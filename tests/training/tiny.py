@@ -1,4 +1,4 @@
-"""Runs of a tiny network, built from the real configuration."""
+"""Runs of a tiny network with the real configuration."""
 
 import csv
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ TINY = [
 
 
 def build(folder: Path, *overrides: str, words: Sequence[str] = TINY) -> Run:
-    """A run in `folder`/run, validated and measured on two corners of a photo."""
+    """Build a run in `folder`/run, validated and benchmarked on two crops of a photo."""
     photos = folder / "corners"
     if not photos.is_dir():
         photos.mkdir(parents=True)
@@ -40,13 +40,13 @@ def build(folder: Path, *overrides: str, words: Sequence[str] = TINY) -> Run:
 
 
 def train(run: Run) -> Run:
-    """Train it, without the benchmark at its end."""
+    """Train without the benchmark at the end."""
     run.folder.mkdir(exist_ok=True)
     run.trainer.fit(run.module, run.data, ckpt_path=run.resume.file if run.resume else None)
     return run
 
 
 def logged(run: Run, name: str) -> list[float]:
-    """What metrics.csv says of a number, step by step."""
+    """Return the logged values of a metric in metrics.csv, by step."""
     with (run.folder / "metrics.csv").open(newline="") as file:
         return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]

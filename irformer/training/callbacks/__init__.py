@@ -1,1 +1,1 @@
-"""What happens around training steps."""
+"""Callbacks that run around training steps."""

@@ -21,13 +21,13 @@ from irformer.reporting.page import readable_console
 
 
 class Overfit(lightning.Callback):
-    """Trains until the network restores its one batch to a PSNR; a network, loss or optimizer that cannot do that is broken.
+    """Trains on a single batch until the network restores it with a given PSNR; a network, loss or optimizer that cannot is broken.
 
-    The PSNR is 10 log10(1 / MSE) over all pixels and channels of the batch, in [0, 1] and clamped, not rounded, of the weights that are
-    being trained, in evaluation mode. It is one number of training data, and no number of the benchmark.
+    The PSNR is 10 log10(1 / MSE) over all pixels and channels of the batch in [0, 1], clamped but not rounded, with the raw weights in
+    evaluation mode. It is measured on training data and is not comparable with benchmark results.
 
     Args:
-        psnr: dB at which training ends.
+        psnr: PSNR in dB at which training stops.
         every: steps between two measurements.
     """
 
@@ -40,7 +40,7 @@ class Overfit(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        """Measure when it is time, and stop when the PSNR is reached."""
+        """Measure every few steps, and stop when the PSNR is reached."""
         step = trainer.global_step
         if step == self.steps or not (step % self.every == 0 or step == trainer.max_steps):
             return
@@ -55,7 +55,7 @@ class Overfit(lightning.Callback):
         trainer.should_stop = trainer.should_stop or self.psnr >= self.target
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Refuse a run that has not got there.
+        """Fail a run that has not reached the PSNR.
 
         Raises:
             UserError: the PSNR was not reached.
@@ -67,19 +67,19 @@ class Overfit(lightning.Callback):
             )
 
     def closing_lines(self) -> list[str]:
-        """What the run ends with."""
+        """Return the lines to print at the end of the run."""
         return [f"overfit: {self.psnr:.1f} dB on one batch after {self.steps} steps"]
 
 
 class TorchProfile(lightning.Callback):
-    """Profiles some training steps with torch.profiler: trace.json in the run's folder, and a table of the operations that cost most.
+    """Profiles some training steps with torch.profiler; writes trace.json to the run's folder and prints the most expensive operations.
 
-    The trace opens in chrome://tracing or ui.perfetto.dev. The table gives an operation's own time, without what it calls, on the GPU
-    where there is one. Only the first process is profiled.
+    Open the trace in chrome://tracing or ui.perfetto.dev. The table shows each operation's self time, without the operations it calls, on
+    the GPU if there is one. Only the main process is profiled.
 
     Args:
-        skip: batches before it begins, in which libraries and allocators warm up.
-        steps: batches that are profiled.
+        skip: batches before profiling starts, for libraries and allocators to warm up.
+        steps: batches to profile.
         rows: operations in the table.
     """
 
@@ -90,36 +90,36 @@ class TorchProfile(lightning.Callback):
         self._profiler: profile | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin to count batches.
+        """Start the profiler.
 
         Raises:
-            UserError: training ends before the batches are profiled.
+            UserError: training has too few batches to profile.
         """
         batches = (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches
         if batches < self.skip + self.steps:
             raise UserError(
-                f"debug=profile takes {self.skip + self.steps} batches (callbacks.profile.skip and .steps), training has {batches}: "
-                f"give a larger trainer.max_steps"
+                f"debug=profile needs {self.skip + self.steps} batches (callbacks.profile.skip and .steps), but training has {batches}: "
+                f"increase trainer.max_steps"
             )
         if not trainer.is_global_zero:
             return
         self._folder = Path(trainer.default_root_dir)
         self._on_gpu = trainer.strategy.root_device.type == "cuda"
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self._on_gpu
-        # The profiler's own warm-up is the batch before the first that counts.
-        rhythm = schedule(skip_first=max(0, self.skip - 1), wait=0, warmup=min(1, self.skip), active=self.steps, repeat=1)
-        self._profiler = profile(activities=activities, schedule=rhythm, on_trace_ready=self._report)
+        # The profiler's own warm-up takes the batch before the first profiled one.
+        phases = schedule(skip_first=max(0, self.skip - 1), wait=0, warmup=min(1, self.skip), active=self.steps, repeat=1)
+        self._profiler = profile(activities=activities, schedule=phases, on_trace_ready=self._report)
         self._profiler.start()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        """Tell the profiler that a batch is over."""
+        """Advance the profiler by one batch."""
         if self._profiler is not None:
             self._profiler.step()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop it."""
+        """Stop the profiler."""
         if self._profiler is not None:
             self._profiler.stop()
             self._profiler = None
@@ -130,11 +130,11 @@ class TorchProfile(lightning.Callback):
         costs = [
             (event.key, event.count, event.self_device_time_total if self._on_gpu else event.self_cpu_time_total)
             for event in profiler.key_averages()
-            if not event.is_user_annotation  # marks of whole steps, whose own time is Python's
+            if not event.is_user_annotation  # annotations of whole steps, whose self time is Python's
         ]
         whole = sum(microseconds for _, _, microseconds in costs)
         device = "GPU" if self._on_gpu else "CPU"
-        table = Table(title=f"the {self.rows} costliest operations of {self.steps} batches, own time on the {device}")
+        table = Table(title=f"the {self.rows} most expensive operations of {self.steps} batches, self time on the {device}")
         for column in ("operation", "calls", "ms", "%"):
             table.add_column(column, justify="left" if column == "operation" else "right")
         for name, calls, microseconds in sorted(costs, key=lambda cost: -cost[2])[: self.rows]:
@@ -145,23 +145,23 @@ class TorchProfile(lightning.Callback):
 
 
 class FirstNonFinite(lightning.Callback):
-    """Ends a run at the first module of the network, or the loss, that puts out a number that is not finite, in training.
+    """Ends training at the first module of the network, or the loss, whose output is not finite.
 
-    It stands beside `trainer.detect_anomaly`, which sees only gradients of NaN: forward passes give infinities as well, and an L1 loss of
-    NaN has a gradient of 0.
+    It complements `trainer.detect_anomaly`, which detects only NaN gradients: forward passes also produce infinities, and a NaN L1 loss has
+    a gradient of 0.
     """
 
     def __init__(self) -> None:
         self._hooks: list[RemovableHandle] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Watch every module, inner ones first, as they end first."""
+        """Register a hook on every module; inner modules finish first and are checked first."""
 
         def watch(name: str, module: nn.Module) -> None:
             def check(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
                 if trainer.training and not _finite(output):
                     raise UserError(
-                        f"step {trainer.global_step + 1}: {name} ({type(module).__name__}) is the first to put out a number that is not "
+                        f"step {trainer.global_step + 1}: {name} ({type(module).__name__}) is the first module with an output that is not "
                         f"finite; largest input {_largest(inputs):.4g}, largest parameter {_largest(tuple(module.parameters())):.4g}"
                     )
 
@@ -172,13 +172,13 @@ class FirstNonFinite(lightning.Callback):
                 watch(name.removeprefix("network."), module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop watching."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    """The floating-point tensors of a module's inputs or output."""
+    """Return the floating-point tensors in a module's inputs or output."""
     values = values if isinstance(values, tuple | list) else (values,)
     return [value.detach() for value in values if isinstance(value, Tensor) and value.is_floating_point()]
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: progress on the terminal, image grids in TensorBoard."""
+"""Display of a running training: progress on the terminal, image grids in TensorBoard."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ _LONG_RUN = 50_000
 
 
 class Progress(ProgressBar):
-    """Steps done, steps a second, loss, last validation and time left: a bar on a terminal, a line now and then in log files.
+    """Shows steps, steps per second, loss, last validation and remaining time: a bar on a terminal, periodic lines in log files.
 
     Args:
         line_seconds: seconds between two lines.
@@ -39,7 +39,7 @@ class Progress(ProgressBar):
         self._shown: dict[str, str] = {}
 
     def disable(self) -> None:
-        """Lightning calls this on all processes but the first."""
+        """Disable the display; Lightning calls this on all processes except the main one."""
         self._enabled = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -59,7 +59,7 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on; the loss is fetched from the device only where it is shown."""
+        """Update the display; the loss is fetched from the device only when it is shown."""
         if not self._enabled:
             return
         now = time.monotonic()
@@ -84,7 +84,7 @@ class Progress(ProgressBar):
                 log_only.info(line)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remember the validation's metrics."""
+        """Store the validation metrics for the next update."""
         assert isinstance(pl_module, RestorationModule)
         metrics = pl_module.task.metrics
         for name, value in trainer.callback_metrics.items():
@@ -100,11 +100,11 @@ class Progress(ProgressBar):
 
 
 class ImageGrids(lightning.Callback):
-    """TensorBoard images at every validation: degraded (enlarged to size), restored and clean, side by side.
+    """Logs images at every validation: degraded (enlarged to the same size), restored and clean, side by side.
 
     Args:
-        images: of the validation set, from its start.
-        crop: side of the part that is shown, in HQ pixels, from the centre.
+        images: number of images, from the start of the validation set.
+        crop: side of the center crop that is shown, in HQ pixels.
     """
 
     def __init__(self, images: Annotated[int, Ge(0)] = 4, crop: Annotated[int, Ge(1)] = 192) -> None:
@@ -120,7 +120,7 @@ class ImageGrids(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the grid of one image."""
+        """Log the grid of one image."""
         if batch_idx >= self.images or not trainer.is_global_zero or "restored" not in outputs:
             return
         lq = enlarge(to_image(to_tensor(batch.lq)), *batch.hq.shape[:2])
@@ -134,12 +134,12 @@ class ImageGrids(lightning.Callback):
 
 
 def enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """[h, w, C] to [height, width, C] by repeating pixels."""
+    """Resize [h, w, C] to [height, width, C] with nearest-neighbor interpolation."""
     enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
     return np.asarray(enlarged, np.uint8).reshape(height, width, image.shape[2])  # OpenCV drops the axis of a single channel
 
 
 def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The middle of [H, W, C], `side` pixels wide and high, or what there is of it."""
+    """Return the center of [H, W, C], at most `side` pixels wide and high."""
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]

@@ -1,4 +1,4 @@
-"""Where a run's time goes, and how much it gets done: data wait, validation, probe, checkpoints, megapixels a second, memory."""
+"""Monitor a run's throughput, memory, and time spent on data wait, validation, probe and checkpoints."""
 
 import logging
 import sys
@@ -30,10 +30,10 @@ _ACTIVITIES = {
 
 
 class Clock(Profiler):
-    """Seconds that a run spends in activities other than training steps, each second in one of them.
+    """Profiler that measures the time spent in activities other than training steps, with each second assigned to one activity.
 
-    Lightning tells its profiler when it starts and stops waiting for a batch and saving a checkpoint; our callbacks tell it of validation
-    and probe. An activity within another (a checkpoint saved in a validation) is taken out of the outer one.
+    Lightning notifies its profiler when it starts and stops waiting for a batch or saving a checkpoint; irformer's callbacks do so for
+    validation and probe. A nested activity (a checkpoint saved during validation) is not counted in the outer one.
     """
 
     def __init__(self) -> None:
@@ -43,19 +43,19 @@ class Clock(Profiler):
         self._since = 0.0
 
     def start(self, action_name: str) -> None:
-        """Begin what Lightning or a callback calls `action_name`, if it is one of the activities."""
+        """Start timing `action_name`, as Lightning or a callback calls it, if it is one of the activities."""
         if action_name in _ACTIVITIES:
             self._settle()
             self._open.append(_ACTIVITIES[action_name])
 
     def stop(self, action_name: str) -> None:
-        """End it."""
+        """Stop timing `action_name`."""
         if self._open and _ACTIVITIES.get(action_name) == self._open[-1]:
             self._settle()
             self._open.pop()
 
     def _settle(self) -> None:
-        """Charge the time since the last change to the innermost open activity."""
+        """Add the time since the last change to the innermost open activity."""
         now = time.monotonic()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -63,21 +63,21 @@ class Clock(Profiler):
 
 
 class Monitor(lightning.Callback):
-    """Logs how much a run gets done, and says where its time went.
+    """Logs the throughput and memory of a run, and reports how its time was spent.
 
-    Logged every `trainer.log_every_n_steps` steps, over the time since the last time:
+    Logged every `trainer.log_every_n_steps` steps, over the time since the previous logging:
 
-    - train/megapixels_per_second: clean (HQ) pixels of all processes' patches per second of training and waiting for data. HQ pixels, since
-      they are what a recipe compares at different scales: an x4 network makes as many of them from a sixteenth of the input.
-    - train/data_wait_share: of the time of training and waiting for data, the share in which the process waited for its next batch. Workers
-      that read ahead take nothing from it: only what the training loop itself waits counts.
-    - train/memory_gib: GiB, the most that tensors took on the GPU since the start; on the CPU the most memory that the process held.
+    - train/megapixels_per_second: clean (HQ) pixels of all processes' patches per second of training and data wait. HQ pixels make
+      different scales comparable: an x4 network produces as many of them from a sixteenth of the input pixels.
+    - train/data_wait_share: share of the time of training and data wait in which the training loop waited for its next batch. The time
+      that workers spend loading ahead does not count.
+    - train/memory_gib: peak memory since the start in GiB, of tensors on the GPU, or of the process on the CPU.
 
-    Lightning's ThroughputMonitor does not fit: it takes the batch to be of the same size in all iterations, where progressive recipes
-    change it; checkpoints and probes count in its time; and it does not know how long the data was waited for.
+    Lightning's ThroughputMonitor does not fit: it assumes the same batch size in all iterations, which progressive recipes change; it
+    includes the time of checkpoints and probes; and it does not measure data wait.
 
     Args:
-        validation_share: a validation share of the run's time above this gets a warning, once the run is a minute old.
+        validation_share: warn if validation takes more than this share of the run's time, once the run has lasted a minute.
     """
 
     def __init__(self, validation_share: Annotated[float, Interval(ge=0, le=1)] = 0.1) -> None:
@@ -90,7 +90,7 @@ class Monitor(lightning.Callback):
         self._warned = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock: what a run does before its first step is not counted."""
+        """Start timing; the time before the first step is not counted."""
         profiler = trainer.profiler  # type: ignore[attr-defined]
         self._clock = profiler if isinstance(profiler, Clock) else None
         self._started = self._ended = self._last_time = time.monotonic()
@@ -99,7 +99,7 @@ class Monitor(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        """Count the pixels, and log when it is time."""
+        """Count the pixels, and log every few steps."""
         self._pixels += batch["hq"].shape[0] * batch["hq"].shape[-2] * batch["hq"].shape[-1]
         self._ended = time.monotonic()
         step = trainer.global_step
@@ -117,11 +117,11 @@ class Monitor(lightning.Callback):
         self._last_time, self._last_wait, self._last_other, self._pixels = self._ended, wait, other, 0
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Tell the clock."""
+        """Start timing validation."""
         trainer.profiler.start(VALIDATION)  # type: ignore[attr-defined]
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Tell the clock; warn as soon as validation is seen to take too much, not days later at the end."""
+        """Stop timing validation, and warn as soon as it takes too much time rather than at the end of the run."""
         trainer.profiler.stop(VALIDATION)  # type: ignore[attr-defined]
         self._ended = time.monotonic()
         if not self._warned and trainer.is_global_zero and (warning := self._warning()):
@@ -129,11 +129,11 @@ class Monitor(lightning.Callback):
             _log.warning(warning)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """The last checkpoint counts too."""
+        """Include the last checkpoint in the total time."""
         self._ended = time.monotonic()
 
     def closing_lines(self) -> list[str]:
-        """The shares of the time from the first step to the last validation, and a warning where validation took too much of it."""
+        """Return the shares of the time from the first step to the last validation, with a warning if validation took too much."""
         total = self._ended - self._started
         if self._clock is None or total <= 0:
             return []
@@ -149,12 +149,12 @@ class Monitor(lightning.Callback):
         if share <= self.validation_share:
             return ""
         return (
-            f"validation takes {100 * share:.0f} % of the time: a larger trainer.val_check_interval makes it rarer, "
-            f"data.val=NAME or data.val=FOLDER takes a smaller set"
+            f"validation takes {100 * share:.0f} % of the time: increase trainer.val_check_interval, "
+            f"or use a smaller validation set by data.val=NAME or data.val=FOLDER"
         )
 
     def _spent(self) -> tuple[float, float]:
-        """Seconds so far of waiting for data, and of everything that is neither that nor training."""
+        """Return the seconds spent so far on data wait, and on everything except data wait and training."""
         if self._clock is None:
             return 0.0, 0.0
         wait = self._clock.seconds[DATA_WAIT]
@@ -162,7 +162,7 @@ class Monitor(lightning.Callback):
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most memory used so far, in GiB: by tensors on a GPU, by this process on the CPU (without workers; NaN where unknown)."""
+    """Return the peak memory in GiB: of tensors on a GPU, or of this process on the CPU (without workers; NaN if unknown)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     if resource is None:

@@ -1,7 +1,7 @@
-"""The order of a run's callbacks. Lightning calls them as they stand in the list, and some depend on what others did before.
+"""Check the order of a run's callbacks. Lightning calls them in list order, and some depend on others that ran before them.
 
-A class states its place by attributes: `first = True` (it precedes all others), `last = True` (it follows all others), and
-`precedes = (Class, ...)` (it precedes callbacks of these classes).
+A callback class declares its position with attributes: `first = True` (precedes all others), `last = True` (follows all others), and
+`precedes = (Class, ...)` (precedes callbacks of these classes).
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import lightning
 
 
 def require_order(callbacks: Sequence[lightning.Callback]) -> None:
-    """Check that every callback stands where it says it must.
+    """Check that each callback is at the position that it declares.
 
     Raises:
-        ValueError: one does not; both callbacks are named.
+        ValueError: two callbacks are in the wrong order; the message names both.
     """
     for place, callback in enumerate(callbacks):
         before, after = callbacks[:place], callbacks[place + 1 :]

@@ -1,4 +1,4 @@
-"""The probe: statistics of every group's output while a network trains, to dynamics.csv and the loggers."""
+"""The probe callback: log statistics of each group's output during training to dynamics.csv and the loggers."""
 
 import csv
 from pathlib import Path
@@ -16,15 +16,15 @@ COLUMNS = ("step", "layer", "name", "statistic", "value")
 
 
 class Probe(lightning.Callback):
-    """Every few steps, passes a fixed batch of training patches through the network and writes what its groups put out.
+    """Every few steps, passes a fixed batch of training patches through the network and records statistics of its groups' outputs.
 
-    The batch is the same at every step and for every norm, in evaluation mode and without gradients, with the weights that are being
-    trained (not their average). The rows go to dynamics.csv in the run's folder: step, layer (0 is the first group), name of the group,
-    statistic (see `irformer.dynamics.statistics`), value; and to the loggers as dynamics/STATISTIC/LAYER.
+    The batch is the same at every step and for every norm. The network is in evaluation mode, without gradients, with the raw weights
+    (not their average). Rows are written to dynamics.csv in the run's folder: step, layer (0 is the first group), name of the group,
+    statistic (see `irformer.dynamics.statistics`), value. The loggers get them as dynamics/STATISTIC/LAYER.
 
     Args:
-        every: steps between two probes; the start and the end are probed too.
-        images: patches in the batch.
+        every: steps between two probes; the untrained network and the last step are always probed.
+        images: number of patches in the batch.
     """
 
     def __init__(self, every: Annotated[int, Ge(1)] = 100, images: Annotated[int, Interval(ge=1, le=1024)] = 4) -> None:
@@ -33,7 +33,7 @@ class Probe(lightning.Callback):
         self._last_step = -1
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the batch."""
+        """Prepare the batch."""
         samples = trainer.datamodule.samples  # type: ignore[attr-defined]
         batch = default_collate([samples[i] for i in range(self.images)])
         on_device = {name: values.to(pl_module.device) for name, values in batch.items()}
@@ -50,7 +50,7 @@ class Probe(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Probe when it is time; a step of several accumulated batches is probed once."""
+        """Probe every few steps, and once per step with several accumulated batches."""
         step = trainer.global_step
         if step != self._last_step and (step % self.every == 0 or step == trainer.max_steps):
             with trainer.profiler.profile("probe"):  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a run keeps: averaged weights, the last checkpoint, the best weights."""
+"""Callbacks that save a run's state: averaged weights, the last checkpoint, the best weights."""
 
 import io
 import os
@@ -26,13 +26,13 @@ from irformer.weights.reading import RECORD
 
 
 class Ema(WeightAveraging):
-    """Exponential moving average of the weights, which validation and results use, by Lightning's own callback.
+    """Exponential moving average of the weights, used for validation and results, based on Lightning's callback.
 
-    The decay warms up as (1 + step) / (10 + step), so that a short run is not the average of its own start; at the published 500,000
-    iterations that makes no difference. Buffers are copied, not averaged: an average of position indices has no meaning.
+    The decay warms up as (1 + step) / (10 + step), so that the average in a short run is not dominated by the initial weights; at the
+    published 500,000 iterations this makes no difference. Buffers are copied, not averaged: averaged position indices are meaningless.
 
     Args:
-        decay: weight of the old average in each step; 0.999 in the official recipes.
+        decay: weight of the previous average in each step; 0.999 in the official recipes.
     """
 
     def __init__(self, decay: float) -> None:
@@ -41,14 +41,14 @@ class Ema(WeightAveraging):
         self._step = 0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Keep the average where the weights will be: at this time they are still on the CPU, and Lightning would leave it there."""
+        """Create the average on the training device: the weights are still on the CPU here, and Lightning would leave it there."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average a little towards the weights after each step that was taken."""
+        """Update the average after each step that was not skipped."""
         self._step = trainer.global_step
         if step_was_skipped(trainer):
             return
@@ -60,16 +60,16 @@ class Ema(WeightAveraging):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file, renames it when it is on the disk, and keeps the one before.
+    """Writes a checkpoint to a temporary file, renames it once it is on disk, and keeps the previous one.
 
-    Where there is no room for it, the last good one stays, a line says so, and training goes on: the next one may fit.
+    If the disk is full, the last good checkpoint is kept, a line reports it, and training continues: the next checkpoint may fit.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a file.
+        """Write a checkpoint.
 
         Raises:
-            OSError: it cannot be written, for another reason than room.
+            OSError: it cannot be written, for a reason other than a full disk.
         """
         path = Path(path)
         keep = path.with_name(PREVIOUS.name) if path.name == LAST.name else None
@@ -78,32 +78,32 @@ class CheckpointFiles(TorchCheckpointIO):
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
-            stays = "the one before stays" if path.exists() else "there is none yet, and the next one may fit"
+            remaining = "the previous one is kept" if path.exists() else "there is none yet; training continues, the next one may fit"
             print(
-                f"{os.path.relpath(path)} of step {checkpoint.get('global_step')} could not be written: {error.strerror}; {stays}",
+                f"{os.path.relpath(path)} of step {checkpoint.get('global_step')} could not be written: {error.strerror}; {remaining}",
                 flush=True,
             )
 
 
 def _save(checkpoint: dict[str, Any], file: Path) -> None:
-    buffer = io.BytesIO()  # PyTorch's own writer turns a full disk into an error without a number
+    buffer = io.BytesIO()  # PyTorch's own writer raises an error without errno for a full disk
     torch.save(checkpoint, buffer)
     file.write_bytes(buffer.getbuffer())
 
 
 class LastCheckpoint(lightning.Callback):
-    """checkpoints/last.ckpt: everything that resuming needs, every few steps, around each validation, at the last step, and at a signal.
+    """Saves checkpoints/last.ckpt for resuming: every few steps, around each validation, at the last step, and on a signal.
 
-    A step is saved when it is wholly done: its numbers are in the logs, and the validation that belongs to it is done or noted as due.
-    Lightning's own counters are taken at the end of the step's last batch, where Lightning knows how to go on from.
+    A step is saved once it is complete: its values are in the logs, and its validation is done or recorded as due. Lightning's counters
+    are copied at the end of the step's last batch, from where Lightning can resume.
 
-    It is the first callback, so that no other one has logged anything of the next step when a step is saved.
-    It sees to the validation of the last step too, whatever the interval, so that the weights at the end are a candidate for the best.
+    It is the first callback, so that no other callback has logged anything for the next step when a step is saved. It also makes Lightning
+    validate the last step, regardless of the interval, so that the final weights are a candidate for the best ones.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         every: steps between two checkpoints.
-        record: says at a step, as text, which network the checkpoint holds, so that the file alone rebuilds it.
+        record: returns the text that describes the network at a step, so that the checkpoint alone rebuilds it.
         stop: the signals that end the run.
     """
 
@@ -115,21 +115,21 @@ class LastCheckpoint(lightning.Callback):
         self.record = record
         self.stop = stop
         self._loops: dict[str, Any] | None = None  # Lightning's counters at the end of the last step; None before the first
-        self._step = 0  # that they belong to
+        self._step = 0  # the step of these counters
         self._saved: tuple[int, bool] = (0, False)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the signals over."""
-        self.stop.take()
+        """Install the signal handlers and defer signals to the end of a step."""
+        self.stop.install()
         self.stop.hold()
         self._step = trainer.global_step
         self._saved = (self._step, False)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save the step before this batch where it is time, and where a signal has come."""
+        """Save the previous step if it is due, or if a signal was received."""
         if self._loops is None:
             return
-        stop = self._stop_wanted(trainer)
+        stop = self._stop_requested(trainer)
         if stop or self._step % self.every == 0 or self._saved == (self._step, True):
             self._save(trainer, validation_due=False)
         self._loops = None
@@ -139,7 +139,7 @@ class LastCheckpoint(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take Lightning's counters where a step ends; have the last one validated."""
+        """Copy Lightning's counters at the end of a step; request a validation after the last step."""
         if trainer.global_step == self._step:  # more batches to accumulate
             return
         self._step = trainer.global_step
@@ -148,64 +148,64 @@ class LastCheckpoint(lightning.Callback):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the step before its validation: until that is done, a signal can end the run at once."""
+        """Save the step before its validation, so that a signal can end the run immediately until validation is done."""
         if trainer.state.fn == TrainerFn.FITTING and self._loops is not None:
-            stop = self._stop_wanted(trainer)
+            stop = self._stop_requested(trainer)
             self._save(trainer, validation_due=True)
             if stop:
                 self.stop.stop()
-        self.stop.take()
+        self.stop.install()
         self.stop.release()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Answer signals at the end of a step again."""
+        """Defer signals to the end of a step again."""
         if trainer.state.fn == TrainerFn.FITTING:
             self.stop.hold()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the last step."""
-        stop = self._stop_wanted(trainer)
+        stop = self._stop_requested(trainer)
         if self._loops is not None:
             self._save(trainer, validation_due=False)
         if stop:
             self.stop.stop()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """From here there is nothing to save."""
+        """Handle signals immediately: there is nothing left to save."""
         self.stop.release()
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
-        """Save the step reached where the user can mend what has ended the run, as an image file that is gone.
+        """Save the current step after a user error, such as a missing image file, so that the user can fix it and resume.
 
-        Of several processes only one has met with it; the others are within a step, and cannot take part in saving.
+        With several processes, only one has the error; the others are within a step and cannot participate in saving.
         """
         between_steps = self._loops is not None and trainer.training
         if isinstance(exception, UserError) and trainer.world_size == 1 and between_steps:
             self._save(trainer, validation_due=False)
         if self.stop.received is None:
-            self.stop.release()  # a signal can end what hangs after an error
+            self.stop.release()  # so that a signal ends a run that hangs after an error
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the record, Lightning's counters and what the logs hold into the checkpoint."""
+        """Add the record, Lightning's counters and the sizes of the logs to the checkpoint."""
         checkpoint[RECORD] = self.record(trainer.global_step)
         put_loop_counters(checkpoint, self._loops)
         checkpoint[STATE] = {"validation_due": self._saved[1], "sizes": file_sizes(self.folder, LOGS)}
 
-    def _stop_wanted(self, trainer: lightning.Trainer) -> bool:
-        """Whether a signal has come to any of the processes."""
+    def _stop_requested(self, trainer: lightning.Trainer) -> bool:
+        """Return whether any process has received a signal."""
         return trainer.strategy.reduce_boolean_decision(self.stop.received is not None, all=False)
 
     def _save(self, trainer: lightning.Trainer, validation_due: bool) -> None:
         for logger in trainer.loggers:
-            logger.save()  # what has been logged has to be in the files before their sizes are taken
+            logger.save()  # flush the logs before their sizes are recorded
         self._saved = (self._step, validation_due)
         trainer.save_checkpoint(self.folder / LAST)
 
 
 class DueValidation(lightning.Callback):
-    """Does the validation in which a run was interrupted, before it goes on.
+    """Repeats the validation in which a run was interrupted before training resumes.
 
-    It is the last callback, so that the others are ready for it.
+    It is the last callback, so that all others are set up before the validation.
     """
 
     last: ClassVar = True
@@ -214,11 +214,11 @@ class DueValidation(lightning.Callback):
         self._due = False
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """See whether there is one."""
+        """Read whether a validation is due."""
         self._due = checkpoint[STATE]["validation_due"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validate as Lightning's loop does after a batch."""
+        """Validate the way Lightning's loop does after a batch."""
         if self._due:
             validate_within_training(trainer)
 

@@ -1,5 +1,5 @@
-"""Official layouts of weights: which network, of what sizes and with which norm, read from names and shapes; and written again."""
+"""Official weights layouts: recognize a network, its sizes and its norm from names and shapes, and write its weights."""
 
-from irformer.weights.formats.layouts import describe, official_weights, our_names, recognise
+from irformer.weights.formats.layouts import describe, official_weights, our_names, recognize
 
-__all__ = ["describe", "official_weights", "our_names", "recognise"]
+__all__ = ["describe", "official_weights", "our_names", "recognize"]

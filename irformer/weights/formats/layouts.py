@@ -1,7 +1,7 @@
-"""Reading and writing weights in the official layouts.
+"""Read and write weights in the official layouts.
 
-Read and written are SwinIR, HAT, DRCT and Restormer with the norms of their official codes, and the HAT of the official i-LN code. Each
-layout is a module with the same names: NAME, CLASS, NORMS, UPSAMPLERS, `matches`, `read` and `extra_buffers`.
+Supported are SwinIR, HAT, DRCT and Restormer with the norms of their official code, and the HAT of the official i-LN code. Each layout
+is a module that defines NAME, CLASS, NORMS, UPSAMPLERS, `matches`, `read` and `extra_buffers`.
 """
 
 import re
@@ -16,14 +16,14 @@ from irformer.weights.formats.official_restormer import from_official, to_offici
 from irformer.weights.formats.sizes import ModelConfig, Weights
 
 _LAYOUTS: tuple[Any, ...] = (official_hat, official_swinir, official_drct, official_restormer)
-# Saved by the official codes, although they follow from the sizes.
+# Saved by the official code, although they follow from the sizes.
 _DERIVED = re.compile(r"(^|\.)(attn_mask|relative_position_index(_SA|_OCA)?)$|^mean$")
 
 
 def our_names(weights: Weights) -> dict[str, Tensor]:
-    """Official weights under the names of the networks here, derived buffers left out.
+    """Rename official weights to irformer's names and drop derived buffers.
 
-    Restormer's norms hold theirs in `body`, and official i-LN calls weight and bias gamma and beta.
+    Official Restormer nests the parameters of its norms in `body`, and official i-LN calls weight and bias gamma and beta.
     """
     renamed = {}
     for name, value in from_official(weights).items():
@@ -35,22 +35,22 @@ def our_names(weights: Weights) -> dict[str, Tensor]:
     return renamed
 
 
-def recognise(weights: Weights) -> ModelConfig | None:
-    """The configuration of the network whose official weights these are; None if they are of no network here.
+def recognize(weights: Weights) -> ModelConfig | None:
+    """Return the configuration of the network that official weights belong to; None if irformer has no such network.
 
     Args:
-        weights: by their official names.
+        weights: tensors by their official names.
 
     Returns:
-        The `model` part of a configuration, norm included. What weights do not say has its official value: pixel_range is 255 for
-        SwinIR with window 7 and without an upsampler (the JPEG networks) and 1 for all others, conv_scale is 0.01, and i-LN has eps
-        1e-4, affine ends and a standardized input.
+        The `model` part of a configuration, including the norm. Settings that the weights do not determine have their official value:
+        pixel_range is 255 for SwinIR with window 7 and without an upsampler (the JPEG networks) and 1 for all others, conv_scale is
+        0.01, and i-LN has eps 1e-4, affine ends and a standardized input.
 
-    LayerNorm and i-LN are told apart by the names of the official codes alone: a bare state dict of a network here, which calls both weight
-    and bias, reads as LayerNorm. Files that irformer writes describe their network, and never come here.
+    LayerNorm and i-LN are distinguished only by the official parameter names: a bare state dict of irformer, which uses weight and bias
+    for both, is read as LayerNorm. Files that irformer writes describe their network and are not recognized this way.
 
     Raises:
-        UserError: they are named as those of a network here, but lack what its sizes are read from.
+        UserError: the names are those of a known network, but its sizes cannot be determined.
     """
     layout = next((layout for layout in _LAYOUTS if layout.matches(weights)), None)
     if layout is None:
@@ -58,13 +58,13 @@ def recognise(weights: Weights) -> ModelConfig | None:
     try:
         return layout.read(weights)
     except KeyError as error:
-        raise UserError(f"named as weights of {layout.NAME}, but {error.args[0]} is missing") from None
+        raise UserError(f"its names are those of {layout.NAME} weights, but {error.args[0]} is missing") from None
     except (IndexError, ZeroDivisionError, ValueError, TypeError, OverflowError):
-        raise UserError(f"named as weights of {layout.NAME}, but of shapes that its sizes cannot be read from") from None
+        raise UserError(f"its names are those of {layout.NAME} weights, but their shapes do not fit such a network") from None
 
 
 def describe(model: ModelConfig) -> str:
-    """A network in a few words, from its configuration: what was recognised."""
+    """Describe a network in one line, from its configuration."""
     words = {"scale": "scale", "in_channels": "channels", "embed_dim": "features", "dim": "features", "depths": "depths"}
     words |= {"num_blocks": "blocks", "num_heads": "heads", "heads": "heads", "window_size": "window", "upsampler": "upsampler"}
     sizes = [f"{word} {_listed(model[key])}" for key, word in words.items() if model.get(key, "") != ""]
@@ -76,26 +76,26 @@ def _listed(value: Any) -> str:
 
 
 def official_weights(network: nn.Module, training_patch_size: int | None = None) -> dict[str, Tensor]:
-    """The weights of a network in the official layout: official names, and the derived buffers that official codes load strictly.
+    """Return a network's weights in the official layout: official names, with the derived buffers that strict loading requires.
 
-    The official SwinIR and DRCT save the attention mask of every shifted block, for square images of the size of a training patch. It is
-    written for the size for which the official test script of the task builds its network: 64 pixels for super-resolution, 128 for
-    denoising and 126 for JPEG artifacts (window 7).
+    The official SwinIR and DRCT save the attention mask of each shifted block, for square images of the size of a training patch. The
+    default is the size for which the task's official test script builds its network: 64 pixels for super-resolution, 128 for denoising
+    and 126 for JPEG artifacts (window 7).
 
     Args:
         network: a SwinIR, HAT, DRCT or Restormer.
-        training_patch_size: another size of the masks, in pixels: 48 for the half of the classical SwinIR networks that was trained on
-            patches of 48. A multiple of the window, from two windows to 1024.
+        training_patch_size: a different size of the masks in pixels: 48 for the classical SwinIR networks that were trained on patches
+            of 48. A multiple of the window, from two windows to 1024.
 
     Returns:
         Tensors by name.
 
     Raises:
-        UserError: the official code has no such network or not its norm, or no masks of this size.
+        UserError: the official code does not have this network, its norm, or masks of this size.
     """
     layout = next((layout for layout in _LAYOUTS if type(network) is layout.CLASS), None)
     if layout is None:
-        raise UserError(f"{type(network).__name__} has no official layout here; SwinIR, HAT, DRCT and Restormer have")
+        raise UserError(f"no official layout for {type(network).__name__}; expected SwinIR, HAT, DRCT or Restormer")
     kind = layout.CLASS.__name__
     norm = next(module for name, module in network.named_modules() if name.endswith("norm1"))
     if type(norm) not in layout.NORMS:
@@ -104,7 +104,7 @@ def official_weights(network: nn.Module, training_patch_size: int | None = None)
     if layout.UPSAMPLERS is not None and network.upsampler not in layout.UPSAMPLERS:
         raise UserError(f"the official {kind} has no upsampler {network.upsampler!r}, only {', '.join(layout.UPSAMPLERS)}")
     if training_patch_size is not None and layout not in (official_swinir, official_drct):
-        raise UserError(f"training_patch_size={training_patch_size}: official weights of {kind} hold no masks; leave it out")
+        raise UserError(f"training_patch_size={training_patch_size}: official weights of {kind} contain no masks; omit it")
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if layout is official_restormer:
         weights = to_official(weights)

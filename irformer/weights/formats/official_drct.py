@@ -16,12 +16,12 @@ _BLOCK = "layers.0.swin1"
 
 
 def matches(weights: Weights) -> bool:
-    """Whether weights are named as in this layout."""
+    """Return whether the names of the weights are those of this layout."""
     return all(mark in weights for mark in ("conv_first.weight", f"{_BLOCK}.attn.qkv.weight", "layers.0.adjust1.weight"))
 
 
 def read(weights: Weights) -> ModelConfig | None:
-    """The configuration of the network that has these weights; None for a variant that irformer does not have."""
+    """Return the configuration of the network with these weights; None for a variant that irformer does not have."""
     if has_unknown_parts(weights):
         return None
     model = read_frame(NAME, "DRCT", weights, _BLOCK)
@@ -34,5 +34,5 @@ def read(weights: Weights) -> ModelConfig | None:
 
 
 def extra_buffers(network: DRCT, training_patch_size: int | None) -> dict[str, Tensor]:
-    """The buffers that the official code loads strictly beside the weights."""
+    """Return the buffers that strict loading requires in addition to the weights."""
     return masks_and_positions(network, training_patch_size)

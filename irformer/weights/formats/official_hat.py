@@ -20,12 +20,12 @@ _BLOCK = "layers.0.residual_group.blocks.0"
 
 
 def matches(weights: Weights) -> bool:
-    """Whether weights are named as in this layout."""
+    """Return whether the names of the weights are those of this layout."""
     return all(mark in weights for mark in ("conv_first.weight", f"{_BLOCK}.attn.qkv.weight", f"{_BLOCK}.conv_block.cab.0.weight"))
 
 
 def read(weights: Weights) -> ModelConfig | None:
-    """The configuration of the network that has these weights; None for a variant that irformer does not have."""
+    """Return the configuration of the network with these weights; None for a variant that irformer does not have."""
     if has_unknown_parts(weights):
         return None
     model = read_frame(NAME, "HAT", weights, _BLOCK)
@@ -36,14 +36,14 @@ def read(weights: Weights) -> ModelConfig | None:
     model["compress_ratio"] = width // len(weights[f"{_BLOCK}.conv_block.cab.0.weight"])
     model["squeeze_factor"] = width // len(weights[f"{_BLOCK}.conv_block.cab.3.attention.1.weight"])
     model["conv_scale"] = 0.01
-    # The table has a row for every offset between a window and the larger one around it: (window + larger - 1)^2.
+    # The table has a row for each offset between a window and the larger one around it: (window + larger - 1)^2.
     span = math.isqrt(len(weights["layers.0.residual_group.overlap_attn.relative_position_bias_table"]))
     model["overlap_ratio"] = ratio([(window, span + 1 - 2 * window)], 0.5)
     return model
 
 
 def extra_buffers(network: HAT, training_patch_size: int | None) -> dict[str, Tensor]:
-    """The buffers that the official code loads strictly beside the weights: position indices."""
+    """Return the buffers that strict loading requires in addition to the weights: position indices."""
     assert training_patch_size is None
     window = network.window_size
     larger = next(module.overlap_window for module in network.modules() if isinstance(module, OverlappingCrossAttention))

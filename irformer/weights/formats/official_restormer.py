@@ -1,4 +1,4 @@
-"""The official layout of Restormer, whose norms hold their parameters in a module `body`."""
+"""The official layout of Restormer, where the parameters of the norms are in a submodule `body`."""
 
 import re
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ UPSAMPLERS: tuple[str, ...] | None = None
 
 
 def matches(weights: Weights) -> bool:
-    """Whether weights are named as in this layout."""
+    """Return whether the names of the weights are those of this layout."""
     marks = ("patch_embed.proj.weight", "encoder_level1.0.attn.temperature", "latent.0.ffn.project_in.weight")
     return all(mark in weights for mark in marks)
 
 
 def read(weights: Weights) -> ModelConfig | None:
-    """The configuration of the network that has these weights."""
+    """Return the configuration of the network with these weights."""
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     dim, in_channels = weights["patch_embed.proj.weight"].shape[:2]
     hidden = [len(weights[f"{level}.0.ffn.project_in.weight"]) // 2 for level in levels]
-    norms = ("encoder_level1.0.norm1.body.bias", "encoder_level1.0.norm1.bias")  # the latter in bare weights saved from here
+    norms = ("encoder_level1.0.norm1.body.bias", "encoder_level1.0.norm1.bias")  # the latter in a bare state dict of irformer
     return {
         "name": "restormer",
         "_target_": "irformer.models.Restormer",
@@ -43,16 +43,16 @@ def read(weights: Weights) -> ModelConfig | None:
 
 
 def extra_buffers(network: Restormer, training_patch_size: int | None) -> dict[str, Tensor]:
-    """The official code saves weights alone."""
+    """Return no buffers: the official code saves only weights."""
     assert training_patch_size is None
     return {}
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official weights to the names of Restormer here."""
+    """Rename official weights to the names of irformer's Restormer."""
     return {re.sub(r"\b(norm[12])\.body\.", r"\1.", key): value for key, value in state.items()}
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights of Restormer, with the norm ln or ln_biasfree, to their official names."""
+    """Rename weights of a Restormer with the norm ln or ln_biasfree to the official names."""
     return {re.sub(r"\b(norm[12])\.", r"\1.body.", key): value for key, value in state.items()}

@@ -16,13 +16,13 @@ _BLOCK = "layers.0.residual_group.blocks.0"
 
 
 def matches(weights: Weights) -> bool:
-    """Whether weights are named as in this layout."""
+    """Return whether the names of the weights are those of this layout."""
     marks = ("conv_first.weight", f"{_BLOCK}.attn.qkv.weight", f"{_BLOCK}.attn.relative_position_bias_table")
     return all(mark in weights for mark in marks) and f"{_BLOCK}.conv_block.cab.0.weight" not in weights
 
 
 def read(weights: Weights) -> ModelConfig | None:
-    """The configuration of the network that has these weights; None for a variant that irformer does not have."""
+    """Return the configuration of the network with these weights; None for a variant that irformer does not have."""
     if has_unknown_parts(weights):
         return None
     model = read_frame(NAME, "SwinIR", weights, _BLOCK)
@@ -36,5 +36,5 @@ def read(weights: Weights) -> ModelConfig | None:
 
 
 def extra_buffers(network: SwinIR, training_patch_size: int | None) -> dict[str, Tensor]:
-    """The buffers that the official code loads strictly beside the weights."""
+    """Return the buffers that strict loading requires in addition to the weights."""
     return masks_and_positions(network, training_patch_size)

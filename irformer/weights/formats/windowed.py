@@ -1,4 +1,4 @@
-"""What the official layouts of SwinIR, HAT and DRCT have in common."""
+"""The common parts of the official layouts of SwinIR, HAT and DRCT."""
 
 import math
 import re
@@ -11,23 +11,23 @@ from irformer.models.frame import WindowTransformer
 from irformer.models.layers import SwinBlock, relative_positions, tokens_apart
 from irformer.weights.formats.sizes import ModelConfig, Weights, norm
 
-# The patch sizes (`img_size`) for which the official test scripts build SwinIR, and BasicSR's configurations DRCT. A network without an
-# upsampler removes noise or JPEG artifacts: 128, and 126 with the window of 7 pixels of the JPEG networks.
-_PATCH, _PATCH_OF_RESTORATION, _LARGEST_PATCH = 64, 128, 1024
+# The patch sizes (`img_size`) for which the official test scripts build SwinIR, and the BasicSR configurations DRCT. Networks without an
+# upsampler remove noise or JPEG artifacts and use 128, or 126 with the 7-pixel window of the JPEG networks.
+_UPSAMPLING_PATCH, _RESTORATION_PATCH, _MAX_PATCH = 64, 128, 1024
 
 
 def read_frame(name: str, kind: str, weights: Weights, block: str) -> ModelConfig:
-    """The part of a configuration that all three share.
+    """Return the part of a configuration that all three share.
 
     Args:
-        name: of the network in a configuration.
-        kind: its class.
-        weights: in the official layout.
+        name: name of the network in a configuration.
+        kind: name of its class.
+        weights: weights in the official layout.
         block: name of the first block.
     """
     embed_dim, in_channels = weights["conv_first.weight"].shape[:2]
     scale, upsampler = read_upsampler(weights, in_channels)
-    span = math.isqrt(len(weights[f"{block}.attn.relative_position_bias_table"]))  # 2 window - 1 offsets along each axis
+    span = math.isqrt(len(weights[f"{block}.attn.relative_position_bias_table"]))  # 2 * window - 1 offsets along each axis
     closing = {"conv_after_body.weight": "1conv", "conv_after_body.0.weight": "3conv"}
     return {
         "name": name,
@@ -46,7 +46,7 @@ def read_frame(name: str, kind: str, weights: Weights, block: str) -> ModelConfi
 
 
 def read_upsampler(weights: Weights, in_channels: int) -> tuple[int, str]:
-    """Scale and upsampler."""
+    """Return scale and upsampler."""
     if "conv_up1.weight" in weights:
         return (4 if "conv_up2.weight" in weights else 2), "nearest+conv"
     convolutions = [name for name in weights if re.fullmatch(r"upsample\.\d+\.weight", name)]
@@ -60,7 +60,7 @@ def read_upsampler(weights: Weights, in_channels: int) -> tuple[int, str]:
 
 
 def has_unknown_parts(weights: Weights) -> bool:
-    """Whether these are weights of a variant that official codes allow and the networks here do not have; no published network is one."""
+    """Return whether the weights are of a variant that only the official code supports; no published network is one."""
     before = weights.get("conv_before_upsample.0.weight")
     return (
         "absolute_pos_embed" in weights
@@ -71,14 +71,14 @@ def has_unknown_parts(weights: Weights) -> bool:
 
 
 def masks_and_positions(network: WindowTransformer, training_patch_size: int | None) -> dict[str, Tensor]:
-    """The position indices and shift masks that the official codes of SwinIR and DRCT save with their weights."""
+    """Return the position indices and shift masks that the official SwinIR and DRCT save with their weights."""
     window = network.window_size
     index = relative_positions(window)
     mask = official_mask(patch_size(network, training_patch_size) // window, window)
     buffers = {}
     for name, block in network.named_modules():
         if isinstance(block, SwinBlock):
-            # Copies: a file in which weights share memory is refused when it is read.
+            # Copies: reading refuses a file whose tensors share memory.
             buffers[f"{name}.attn.relative_position_index"] = index.clone()
             if block.shift > 0:
                 buffers[f"{name}.attn_mask"] = mask.clone()
@@ -86,21 +86,21 @@ def masks_and_positions(network: WindowTransformer, training_patch_size: int | N
 
 
 def patch_size(network: WindowTransformer, chosen: int | None) -> int:
-    """The size that masks are of: as chosen, or the official one.
+    """Return the size of the masks: the chosen one, or the official one.
 
-    An official network that is built for no more than one window shifts nothing: it is another network, so two windows are the least.
+    The minimum is two windows: an official network built for a single window disables shifting and is a different network.
     """
     window = network.window_size
     if chosen is None:
-        official = _PATCH if network.upsampler else _PATCH_OF_RESTORATION
+        official = _UPSAMPLING_PATCH if network.upsampler else _RESTORATION_PATCH
         return max(official // window, 2) * window
-    if chosen % window or not 2 * window <= chosen <= _LARGEST_PATCH:
-        raise UserError(f"training_patch_size={chosen}: expected a multiple of the window, {window}, from {2 * window} to {_LARGEST_PATCH}")
+    if chosen % window or not 2 * window <= chosen <= _MAX_PATCH:
+        raise UserError(f"training_patch_size={chosen}: expected a multiple of the window, {window}, from {2 * window} to {_MAX_PATCH}")
     return chosen
 
 
 def official_mask(windows: int, window: int) -> Tensor:
-    """The mask that official codes save for a square image of so many windows a side: [windows^2, n, n], 0 or -100."""
+    """Return the mask that official code saves for a square image of windows x windows windows: [windows^2, n, n], 0 or -100."""
     right, bottom, corner = torch.zeros(3, window**2, window**2).masked_fill(tokens_apart(window, window // 2), -100.0)
     mask = torch.zeros(windows, windows, window**2, window**2)
     mask[:-1, -1], mask[-1, :-1], mask[-1, -1] = right, bottom, corner
