@@ -21,10 +21,7 @@ def entry(function: str, help_of: str = "", options_of: str = "") -> None:
         options_of: the function in `irformer.commands.command_line` that describes the command's options, where it is not run by Hydra.
     """
     if help_of and {"-h", "--help"} & set(sys.argv[1:]):
-        from irformer.core.folders import CONFIGS
-        from irformer.schema.help import help_text
-
-        print(help_text(help_of, CONFIGS))
+        _print_help(help_of)
         return
     if options_of:  # --help and usage errors are answered before the command imports torch
         pkgutil.resolve_name(f"irformer.commands.command_line:{options_of}")().parse_args()
@@ -43,6 +40,20 @@ def entry(function: str, help_of: str = "", options_of: str = "") -> None:
     except BrokenPipeError:
         _discard_output()
         sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
+
+
+def _print_help(root: str) -> None:
+    from irformer.core.folders import CONFIGS, config_packages, require_new_names, typed_config_dir
+    from irformer.errors import UserError
+    from irformer.schema.help import help_text
+
+    try:
+        typed = typed_config_dir(sys.argv[1:])
+        further = [package.folder for package in config_packages()] + ([] if typed is None else [typed])
+        require_new_names(further)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(help_text(root, CONFIGS, further))
 
 
 def _discard_output() -> None:

@@ -175,7 +175,7 @@ def test_a_configuration_may_name_only_our_classes(tmp_path, target):
 def test_a_configuration_inside_has_to_be_whole(tmp_path):
     file = tmp_path / "part.safetensors"
     save_network(file, small("swinir"), {"name": "swinir"}, None, None, {})
-    assert "its configuration lacks _target_, norm; expected the `model` part" in refusal(file)
+    assert "its configuration lacks _target_; expected the `model` part" in refusal(file)
     save_file({"a": torch.zeros(1)}, file, {"irformer": "{]"})
     assert "the record of its network cannot be read" in refusal(file)
 

@@ -242,7 +242,7 @@ def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
         ),
         ([edge(), "+metrics.edge.size=3"], "unknown key metrics.edge.size: Edges takes factor; '~metrics.edge.size' removes it"),
         ([edge(), "+metrics.edge.factor=x"], "metrics.edge.factor=x: expected a number"),
-        (["+metrics.edge=3"], "metrics.edge=3: expected a class by _target_, with its arguments"),
+        (["+metrics.edge=3"], "metrics.edge=3: expected a _target_ class and its arguments"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -276,7 +276,7 @@ def test_a_saved_configuration_names_metrics_under_the_rule_of_its_other_classes
     file.write_text("metrics:\n  mae:\n    _target_: irformer.metrics.MAE\n")
     assert read_saved_config(file, Trust()).metrics.mae._target_ == "irformer.metrics.MAE"
     file.write_text("metrics:\n  edge:\n    _target_: theirs.EdgeError\n")
-    with pytest.raises(UserError, match=r"metrics\.edge wants to build theirs\.EdgeError; .* trust=\[theirs\]"):
+    with pytest.raises(UserError, match=r"metrics\.edge names the class theirs\.EdgeError; .* trust=\[theirs\]"):
         read_saved_config(file, Trust())
 
 
@@ -319,8 +319,8 @@ def test_a_benchmark_adds_columns_and_keeps_them_apart(tmp_path, monkeypatch, ca
     assert record["extra_metrics"] == {"mae": {"_target_": "irformer.metrics.MAE"}, "edge": {"_target_": f"{HERE}.Edges"}}
     assert list(record["test_sets"]["one"]["per_image"]["a"]) == ["psnr_y", "ssim_y", "mae", "edge"]
     assert measure("out=out") == (
-        "error: out/results.json: holds results of another set of extra metrics: found {'mae': {'_target_': 'irformer.metrics.MAE'}, "
-        f"'edge': {{'_target_': '{HERE}.Edges'}}}}, expected None; out=FOLDER names another folder"
+        "error: out/results.json: contains results of another set of extra metrics: found {'mae': {'_target_': 'irformer.metrics.MAE'}, "
+        f"'edge': {{'_target_': '{HERE}.Edges'}}}}, expected None; choose another folder with out=FOLDER"
     )
     measure()
     measure("+metrics=[mae]")

@@ -405,5 +405,5 @@ def test_help_states_the_rules(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         restore()
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("a.png and a.jpg become a.png.png and a.jpg.png", "Alpha is restored by the same network", "3 some failed"):
+    for words in ("a.png and a.jpg become a.png.png and a.jpg.png", "the same network restores alpha", "3 some failed"):
         assert words in said

@@ -111,7 +111,7 @@ def test_folders_of_a_sweep_can_be_pasted_back(place, monkeypatch, capsys, attem
     type_here(monkeypatch, place, *pasted(f"resume={folders[0]} trainer.max_steps=3", place))
     assert "from step 2" in capsys.readouterr().out
     type_here(monkeypatch, place, *QUICK, "norm=iln", "trainer.max_steps=1", "name=next", *pasted(f"init_from={folders[1]}", place))
-    assert f"{folders[1]}/checkpoints/best.safetensors, the weights of swinir_tiny" in capsys.readouterr().out
+    assert f"{folders[1]}/checkpoints/best.safetensors, weights of swinir_tiny" in capsys.readouterr().out
     for _ in range(2):
         attempts.handled(AREA)
 

@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from irformer.config.compose import compose, options
+from irformer.config.compose import compose, options, searching
 from irformer.core.faults import machine_fault
-from irformer.core.folders import CONFIGS
+from irformer.core.folders import CONFIGS, typed_config_dir
 from irformer.core.processes import rank
 from irformer.core.words import nearest
 from irformer.errors import UserError
@@ -62,8 +62,9 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
     def guarded(cfg: DictConfig) -> float | None:
         silence_libraries()  # a launcher may have started a new process
         try:
-            check_config(cfg, config)
-            return function(cfg)
+            with searching(_config_dir()):
+                check_config(cfg, config)
+                return function(cfg)
         except Exception as error:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with contextlib.suppress(OSError):
@@ -78,14 +79,25 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
             raise error
 
     guarded.__module__ = __name__
+    typed = typed_config_dir(sys.argv[1:])
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, config))
+        with searching(typed):
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(guarded)()
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                fail(explain(error, config))
+    except UserError as error:  # of the folders that are searched
+        fail(str(error))
     except OSError as error:
         _fail_or_raise(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _config_dir() -> Path | None:
+    """The folder that Hydra was given by `--config-dir`. A launcher's process has a command line of its own, but this configuration."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((Path(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 @contextlib.contextmanager
@@ -172,6 +184,7 @@ def silence_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)  # in networks of other projects, about its next default
     # Our own messages, such as the detected layout of a weights file, are shown once.
     own = logging.getLogger("irformer")
     own.setLevel(logging.INFO if rank() == 0 else logging.ERROR)

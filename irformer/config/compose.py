@@ -1,47 +1,107 @@
 """From configuration files and overrides to objects: where Hydra is used, besides the commands."""
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import irformer.config.resolvers  # noqa: F401 (registers them)
-from irformer.core.folders import CONFIGS
+from irformer.core.folders import CONFIGS, config_packages, require_new_names
 from irformer.core.processes import start_time
-from irformer.core.trust import Trust, targets
+from irformer.core.trust import Trust, foreign_packages, foreign_targets
 from irformer.core.words import nearest
-from irformer.errors import UserError
+from irformer.errors import UserError, naming
+from irformer.models.interface import require_network
 from irformer.schema.check import check_node
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
 
 
-def compose(name: str, overrides: list[str]) -> DictConfig:
+# The folder that the command under way was given by --config-dir.
+_config_dir: ContextVar[Path | None] = ContextVar("config_dir", default=None)
+
+
+class _FurtherFolders(SearchPathPlugin):
+    """Has Hydra search the folders of installed packages after irformer's own; it leaves other Hydra applications alone."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if any(entry.provider == "main" and Path(entry.path.removeprefix("file://")) == CONFIGS for entry in search_path.get_path()):
+            for folder in _further_folders():
+                search_path.append(provider="irformer", path=f"file://{folder}")
+
+
+Plugins.instance().register(_FurtherFolders)
+
+
+def _further_folders() -> list[Path]:
+    """The folders that are searched after irformer's own, in order: those of installed packages, then that of `--config-dir`."""
+    config_dir = _config_dir.get()
+    folders = [package.folder for package in config_packages()] + ([] if config_dir is None else [config_dir])
+    require_new_names(folders)
+    return folders
+
+
+@contextmanager
+def searching(config_dir: Path | None) -> Iterator[None]:
+    """Have `compose` and `options` search a further folder, as `--config-dir` has Hydra search it.
+
+    Raises:
+        UserError: it holds a name that irformer or an installed package has already.
+    """
+    before = _config_dir.set(config_dir)
+    try:
+        _further_folders()
+        yield
+    finally:
+        _config_dir.reset(before)
+
+
+def config_dir_words() -> list[str]:
+    """What repeats the `--config-dir` of the command under way on another command line."""
+    config_dir = _config_dir.get()
+    return [] if config_dir is None else ["--config-dir", str(config_dir)]
+
+
+def compose(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
     """Compose a configuration from Python, as the command line does.
 
     Args:
         name: `train` or `benchmark`.
         overrides: as on the command line, e.g. ["norm=iln", "optim.lr=1e-4"].
+        config_dir: a folder with further config groups, as `--config-dir`; None keeps that of the command under way, if there is one.
+
+    Raises:
+        UserError: the folder holds a name that irformer or an installed package has already.
     """
     outer = GlobalHydra.instance().hydra  # of the command that this is called from: Hydra knows no second one at a time
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with (
+            searching(_config_dir.get() if config_dir is None else config_dir.absolute()),
+            hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"),
+        ):
             return hydra.compose(name, overrides)
     finally:
         GlobalHydra.instance().hydra = outer
 
 
 def options(group: str) -> list[str]:
-    """The names that a config group offers."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """The names that a config group offers, those of installed packages and of `--config-dir` among them."""
+    return sorted({path.stem for folder in (CONFIGS, *_further_folders()) for path in (folder / group).glob("*.yaml")})
 
 
 def require_option(group: str, name: str) -> None:
@@ -91,13 +151,25 @@ def with_named_norms(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trust_of(cfg: DictConfig) -> Trust:
-    """Which classes files may name, by the keys `trust` and `model` of a configuration that the user has composed.
+    """Which classes files may name: those of the packages in `trust`, and those that the user has composed this configuration of.
 
     Raises:
         UserError: `trust` is no list of packages.
     """
     packages: Any = _plain(cfg.get("trust")) or ()
-    return Trust(packages, [str(target) for target in targets(_plain(cfg.get("model")))])
+    return Trust(packages, foreign_targets(OmegaConf.to_container(cfg, resolve=False)))
+
+
+def resume_command(folder: Path, config: Any) -> str:
+    """The command that resumes a run, with the packages that it has to trust.
+
+    Args:
+        folder: of the run.
+        config: its configuration, plain values.
+    """
+    packages = foreign_packages(config)
+    trust = [f"'trust=[{','.join(packages)}]'"] if packages else []
+    return " ".join(["python train.py", *map(shlex.quote, config_dir_words()), f"resume={os.path.relpath(folder)}", *trust])
 
 
 def _plain(node: Any) -> Any:
@@ -123,7 +195,10 @@ def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
     node = {key: value for key, value in config.items() if key != "name"}
     check_node("model", node)
     _require_memory(node)
-    return instantiate(node)
+    network: nn.Module = instantiate(node)
+    with naming("model: "):
+        require_network(network, str(node.get("_target_")))
+    return network
 
 
 def _require_memory(node: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from irformer.config.compose import compose, instantiate, options
 from irformer.config.metrics import build_metrics
 from irformer.errors import UserError
 from irformer.schema.check import check_node
+from irformer.tasks.contract import require_task
 from irformer.tasks.task import Task
 
 _RECORDED = "_recorded"
@@ -34,6 +35,7 @@ def build_task(node: DictConfig, metrics: DictConfig | Mapping[str, Any] | None 
     config: Any = OmegaConf.to_container(node, resolve=True)
     check_node("task", config)
     task = _with_metrics(node, metrics) if metrics else instantiate(node)
+    require_task(task, str(config.get("_target_")))
     changes = changed_keys(config)
     changes.pop("test_sets", None)  # says where a task is measured, not what it is
     selection = _selection(task.name, config)

@@ -1,8 +1,98 @@
-"""Paths of irformer's own files."""
+"""Where configuration files are: irformer's own, and those of installed packages that extend it."""
 
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+
+from irformer.errors import UserError
 
 _PACKAGE = Path(__file__).parent.parent
 _PACKAGED = _PACKAGE / "configs"
 # In a clone the configurations are at the top level, easy to read and change; an installed package has its own copy.
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "configs"
+
+ENTRY_POINTS = "irformer.configs"
+
+
+@dataclass(frozen=True)
+class ConfigPackage:
+    """An installed package that adds config groups.
+
+    Args:
+        distribution: its name, as `pip list` shows it.
+        package: the package whose classes files may name, the parent of the folder of configurations.
+        folder: holds the groups, as `norm/NAME.yaml`.
+    """
+
+    distribution: str
+    package: str
+    folder: Path
+
+
+def config_packages() -> tuple[ConfigPackage, ...]:
+    """The installed packages that declare the entry point group `irformer.configs`. None of them is imported.
+
+    Raises:
+        UserError: an entry point names no folder.
+    """
+    return _packages_on(tuple(sys.path))
+
+
+@cache
+def _packages_on(_path: tuple[str, ...]) -> tuple[ConfigPackage, ...]:
+    points = {(point.name, point.value): point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    return tuple(_config_package(point) for _, point in sorted(points.items()))
+
+
+def _config_package(point: metadata.EntryPoint) -> ConfigPackage:
+    distribution = point.dist.name if point.dist is not None else point.name
+    top, *inner = point.module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)  # finds a package without importing it
+    except (ImportError, ValueError):
+        spec = None
+    locations = spec.submodule_search_locations if spec is not None and not point.attr else None
+    folder = next((path for location in locations or () if (path := Path(location, *inner)).is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"the installed package {distribution}: its entry point {ENTRY_POINTS} names {point.value}, expected a package with folders "
+            f"such as norm/, as mypkg.configs; reinstall it, or pip uninstall {distribution}"
+        )
+    return ConfigPackage(distribution, point.module.rpartition(".")[0] or point.module, folder)
+
+
+def require_new_names(folders: Sequence[Path]) -> None:
+    """Check that no file of further folders has the name of another one: the first folder would win, and nothing would say so.
+
+    Args:
+        folders: further folders of configurations, in the order in which they are searched after irformer's own.
+
+    Raises:
+        UserError: two folders hold a file of the same name.
+    """
+    before: list[Path] = [CONFIGS]
+    for folder in folders:
+        for other in before:
+            taken = next((name for name in _files(other) if (folder / name).is_file()), None)
+            if taken is not None:
+                whose = "irformer" if other is CONFIGS else str(other)
+                raise UserError(f"{folder / taken}: {whose} has a {taken} already, which cannot be replaced; rename yours")
+        before.append(folder)
+
+
+@cache
+def _files(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(file.relative_to(folder) for file in folder.rglob("*.yaml")))
+
+
+def typed_config_dir(words: Sequence[str]) -> Path | None:
+    """The folder that a command line names by Hydra's `--config-dir`, or None."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            return Path(value if equals else following).absolute()
+    return None

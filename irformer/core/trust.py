@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from irformer.core.folders import ENTRY_POINTS, config_packages
 from irformer.errors import UserError
 
 VARIABLE = "IRFORMER_TRUST"
@@ -67,7 +68,7 @@ class Trust:
 
     Args:
         packages: packages whose classes any file may name, submodules included. Packages in the environment variable IRFORMER_TRUST
-            (separated by commas) are added.
+            (separated by commas) and installed packages with the entry point irformer.configs are added.
         names: full names of single classes that the user specified, for example on the command line.
 
     Raises:
@@ -82,7 +83,7 @@ class Trust:
         for source, name in entries:
             if not _NAME.fullmatch(name):
                 raise UserError(f"{source}={shortened(name)}: expected a package name, for example mypkg")
-        self.packages = tuple(dict.fromkeys(name for _, name in entries))
+        self.packages = tuple(dict.fromkeys([*(name for _, name in entries), *(found.package for found in config_packages())]))
         self.names = frozenset(names)
 
     def with_names(self, names: Sequence[str]) -> "Trust":
@@ -171,7 +172,23 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
 def how_to_trust(package: str) -> str:
     """Return the part of a message that explains how to trust a package."""
     name = shortened(package)
-    return f"trust=[{name}], --trust {name} or {VARIABLE}={name}, only for a file from a known source"
+    return (
+        f"trust=[{name}], --trust {name} or {VARIABLE}={name}, only for a file from a known source; "
+        f"installed packages with the entry point {ENTRY_POINTS} are trusted"
+    )
+
+
+def foreign_targets(node: Any) -> list[str]:
+    """Return the classes in plain data, at any depth, that are not irformer's own; each once, in order."""
+    builtin = Trust().is_builtin
+    return list(dict.fromkeys(target for target in targets(node) if isinstance(target, str) and not builtin(target, "run")))
+
+
+def foreign_packages(node: Any) -> list[str]:
+    """Return the packages that must be trusted before a file with this plain data can be used; each once, in order."""
+    installed = [found.package for found in config_packages()]
+    names = [target for target in foreign_targets(node) if not any(_within(target, package) for package in installed)]
+    return list(dict.fromkeys(target.partition(".")[0] for target in names))
 
 
 def targets(node: Any) -> Iterator[Any]:

@@ -1,32 +1,32 @@
-"""The probe: feature statistics of the output of a network's groups."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Statistics of the output of a network's groups."""
 
 import torch
 from torch import Tensor, nn
 
 from irformer.dynamics.statistics import STATISTICS
+from irformer.models.interface import evaluation_mode, groups_of, is_channels_first
 
 
 def probe(network: nn.Module, batch: Tensor) -> dict[str, dict[str, float]]:
-    """Compute statistics of the output of each of a network's groups for a batch.
+    """Compute statistics of the output of each of a network's groups.
 
     Args:
-        network: a network with the attributes `groups` and `channels_first`.
+        network: see `irformer.models.interface.Network`; one without groups has no statistics.
         batch: [B, C, H, W] in [0, 1].
 
     Returns:
-        The value of each statistic for each group, in order of depth.
+        The value of each statistic for each group, in the order of depth.
     """
+    groups = groups_of(network)
+    if not groups:
+        return {}
     recorded: dict[str, dict[str, Tensor]] = {}
 
     def record(name: str, features: Tensor) -> None:
-        if network.channels_first:
+        if is_channels_first(network):
             features = features.movedim(1, -1)
         recorded[name] = {statistic: function(features) for statistic, function in STATISTICS.items()}
 
-    groups: dict[str, nn.Module] = network.groups  # type: ignore[assignment]
     hooks = [group.register_forward_hook(lambda _m, _i, out, name=name: record(name, out)) for name, group in groups.items()]
     try:
         with evaluation_mode(network), torch.no_grad():
@@ -35,15 +35,3 @@ def probe(network: nn.Module, batch: Tensor) -> dict[str, dict[str, float]]:
         for hook in hooks:
             hook.remove()
     return {name: {statistic: value.item() for statistic, value in values.items()} for name, values in recorded.items()}
-
-
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode, and restore the mode of each module on exit."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

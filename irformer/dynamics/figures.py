@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,16 @@ def read_dynamics(path: Path) -> Dynamics:
     return dict(dynamics)
 
 
-def figure1(arms: dict[str, Dynamics], channels: int, path: Path) -> None:
+def figure1(arms: dict[str, Dynamics], channels: Sequence[int], path: Path) -> None:
     """Plot the paper's Figure 1 for any runs: feature magnitude and channel entropy by depth and iteration, one column per arm.
 
     Args:
         arms: dynamics by column title.
-        channels: C of the network; an entropy of ln C means that all channels have the same magnitude.
+        channels: C of each group's output; an entropy of ln C means that all channels have the same magnitude.
         path: the image file, PNG or SVG.
     """
     depth = len(next(iter(arms.values()))["mean_square"])
+    sizes = sorted(set(channels))
     colors = matplotlib.colormaps["viridis_r"].resampled(depth)
     figure = Figure(figsize=(1.6 + 3.6 * len(arms), 6.4), layout="constrained")
     axes = figure.subplots(2, len(arms), sharex=True, sharey="row", squeeze=False)
@@ -59,16 +61,18 @@ def figure1(arms: dict[str, Dynamics], channels: int, path: Path) -> None:
             entropy.plot(curve.steps, curve.values, color=colors(layer), lw=1.8)
         magnitude.set_title(title, fontsize=11)
         magnitude.set_yscale("log")
-        entropy.axhline(np.log(channels), color="0.5", lw=1, ls="--")
-        entropy.set_ylim(0, np.log(channels) * 1.08)
+        for size in sizes:
+            entropy.axhline(np.log(size), color="0.5", lw=1, ls="--")
+        entropy.set_ylim(0, np.log(sizes[-1]) * 1.08)
         entropy.set_xlabel("training iterations")
         for axis in (magnitude, entropy):
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("feature magnitude\n(mean square of a group's output)")
     axes[1, 0].set_ylabel("channel entropy\n(nats; few channels dominate at 0)")
-    uniform = f"ln {channels}: all channels alike"
-    axes[1, 0].text(0.02, np.log(channels), uniform, transform=axes[1, 0].get_yaxis_transform(), fontsize=8, color="0.4", va="bottom")
+    for size in sizes:
+        uniform = f"ln {size}: all channels alike"
+        axes[1, 0].text(0.02, np.log(size), uniform, transform=axes[1, 0].get_yaxis_transform(), fontsize=8, color="0.4", va="bottom")
     bar = figure.colorbar(
         ScalarMappable(BoundaryNorm(np.arange(depth + 1) + 0.5, depth), colors), ax=axes, shrink=0.6, ticks=range(1, depth + 1)
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from irformer.errors import UserError
 from irformer.imaging.resize import Variant, imresize
+from irformer.models.interface import multiple_of, padding_of
 from irformer.tasks.task import Padding, Task
 
 
@@ -65,14 +66,14 @@ class NetworkRestorer:
     The network is called as it is: evaluation mode, device and autocast are the caller's.
 
     Args:
-        network: has `scale`, `size_multiple` and `test_padding`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
+        network: see `irformer.models.interface.Network`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
         padding: what is done to sizes before the network; `network` takes its `test_padding`.
         device: where the image is sent.
     """
 
     def __init__(self, network: nn.Module, padding: Padding, device: torch.device | str = "cpu") -> None:
         self.network = network
-        self.padding: str = network.test_padding if padding == "network" else padding  # type: ignore[assignment]
+        self.padding: str = padding_of(network) if padding == "network" else padding
         self.device = device
 
     def __call__(self, lq: NDArray) -> NDArray:
@@ -84,7 +85,7 @@ class NetworkRestorer:
         height, width = lq.shape[:2]
         x = to_tensor(lq).to(self.device)
         if self.padding == "flip_always":
-            x = pad_flip_always(x, self.network.size_multiple)  # type: ignore[arg-type]
+            x = pad_flip_always(x, multiple_of(self.network))
         with torch.no_grad():
             out = self.network(x)
         out = out[:, :, : height * self.network.scale, : width * self.network.scale]

@@ -24,10 +24,10 @@ from irformer.dynamics.figures import Dynamics, figure1, read_dynamics
 from irformer.evaluation.evaluate import Metrics, evaluate
 from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
 from irformer.evaluation.results import read_results, write_results
+from irformer.models.interface import channels_of_groups
 from irformer.reporting.page import ResultTable, crop_rows, format_metrics, write_page
 from irformer.runs.sweep import finish_run, require_same_run
 from irformer.training.provenance import PROVENANCE
-from irformer.training.run import feature_channels
 from irformer.training.stopping import Stopped
 from irformer.weights.checkpoints import BEST, load_checkpoint
 
@@ -133,7 +133,7 @@ def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
     networks = {arm: load_checkpoint(out / arm.name / BEST, trust=trust_of(cfg)).network for arm in FIGURE1_ARMS}
     network = networks[FIGURE1_ARMS[0]]
     figure = out / "figure1.png"
-    figure1({outcome.arm.title: outcome.dynamics for outcome in outcomes}, feature_channels(network), figure)
+    figure1({outcome.arm.title: outcome.dynamics for outcome in outcomes}, channels_of_groups(network), figure)
     _write_dynamics(out / "dynamics.csv", outcomes)
     untrained, restorer = baseline(task)
     untrained_metrics = evaluate(restorer, test_set).metrics

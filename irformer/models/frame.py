@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from irformer.models.interface import TestPadding
 from irformer.models.layers import (
     InputScaling,
     PatchNorm,
     ResidualConv,
-    TestPadding,
     Upsampling,
     pad_to_multiple,
     pixel_shuffle_upsampler,
@@ -101,6 +101,11 @@ class WindowTransformer(nn.Module):
     def groups(self) -> dict[str, nn.Module]:
         """The groups of blocks by name, in the order of depth; the output of each is [B, H, W, C]."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
+
+    @property
+    def group_channels(self) -> dict[str, int]:
+        """The channels of each group's output: C."""
+        return dict.fromkeys(self.groups, self.conv_first.out_channels)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

@@ -1,6 +1,6 @@
 """What two or more of the networks share: windows and attention within them, Swin blocks, groups, input scaling, upsamplers."""
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from irformer.norms import NormScheme, residual
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 DIV2K_STD = (0.2842, 0.2701, 0.2920)
 
-TestPadding = Literal["flip_always", "reflect_min"]
 Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 ResidualConv = Literal["1conv", "3conv", "identity"]
 
@@ -28,26 +27,6 @@ Ratio = Annotated[float, Interval(gt=0, le=64)]
 PixelRange = Annotated[float, Interval(gt=0, le=65535)]
 Probability = Annotated[float, Interval(ge=0, lt=1)]
 Channels = Literal[1, 3]
-
-
-class Network(Protocol):
-    """What the rest of the project asks of a network.
-
-    `size_multiple` is what its sides must be a multiple of (it pads others itself, by reflection). `test_padding` is what the official
-    test code does to an image before the network: `flip_always` mirrors up to the next greater multiple, `reflect_min` leaves it to
-    the network.
-    """
-
-    scale: int
-    in_channels: int
-    size_multiple: int
-    channels_first: bool
-    test_padding: TestPadding
-
-    @property
-    def groups(self) -> dict[str, nn.Module]:
-        """The groups of blocks by name, in the order of depth; their outputs are [B, H, W, C], or [B, C, H, W] if channels_first."""
-        ...
 
 
 def partition_windows(x: Tensor, window: int) -> Tensor:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from irformer.models.layers import Blocks, Channels, Count, InputScaling, Ratio, Scale, TestPadding, pad_to_multiple
+from irformer.models.interface import TestPadding
+from irformer.models.layers import Blocks, Channels, Count, InputScaling, Ratio, Scale, pad_to_multiple
 from irformer.norms import NormScheme, residual
 
 
@@ -217,6 +218,12 @@ class Restormer(nn.Module):
         encoder = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
         decoder = ("decoder_level3", "decoder_level2", "decoder_level1", "refinement")
         return {name: self.get_submodule(name) for name in (*encoder, *decoder)}
+
+    @property
+    def group_channels(self) -> dict[str, int]:
+        """The channels of each level's output: C, 2 C, 4 C and 8 C in the encoder, 4 C and then 2 C in the decoder and the refinement."""
+        dim = self.patch_embed.proj.out_channels
+        return {name: times * dim for name, times in zip(self.groups, (1, 2, 4, 8, 4, 2, 2, 2), strict=True)}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

@@ -6,6 +6,7 @@ Modules are named as in the official code, so that its checkpoints fit as they a
 from torch import Tensor, nn
 
 from irformer.models.frame import WindowTransformer
+from irformer.models.interface import TestPadding
 from irformer.models.layers import (
     Blocks,
     Channels,
@@ -17,7 +18,6 @@ from irformer.models.layers import (
     ResidualGroup,
     Scale,
     SwinBlock,
-    TestPadding,
     Upsampling,
     Window,
     init_transformer,

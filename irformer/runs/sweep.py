@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from irformer.config.compose import config_dir_words
 from irformer.config.metrics import build_metrics
 from irformer.core.files import write_atomically
 from irformer.core.processes import rank, started_together
@@ -174,7 +175,15 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
     Raises:
         UserError: it has failed.
     """
-    command = [sys.executable, "-m", "irformer", *overrides, f"sweep={folder.parent.name}", f"hydra.run.dir='{folder}'"]
+    command = [
+        sys.executable,
+        "-m",
+        "irformer",
+        *config_dir_words(),
+        *overrides,
+        f"sweep={folder.parent.name}",
+        f"hydra.run.dir='{folder}'",
+    ]
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     stopped = []

@@ -181,6 +181,8 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
 
 
 def _check_node(prefix: str, node: Mapping[str, Any], extra: frozenset[str] = frozenset()) -> list[Fault]:
+    if node["_target_"] == "???":
+        return [Fault(f"{prefix}_target_", f"{prefix}_target_ is required: set {prefix}_target_=MODULE.CLASS")]
     try:
         target = locate(str(node["_target_"]))
     except UserError as error:

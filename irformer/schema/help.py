@@ -1,6 +1,7 @@
 """The text of `--help`: the most used keys, on one screen."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
@@ -28,13 +29,18 @@ _TRAIN_KEYS = (
 _BENCHMARK_KEYS = ("checkpoint", "test_sets", "device", "model", "out")
 
 
-def help_text(root: str, configs: Path) -> str:
+def help_text(root: str, configs: Path, extra: Sequence[Path] = ()) -> str:
     """Return the help text of train.py or benchmark.py.
 
     Args:
         root: `train` or `benchmark`.
         configs: folder of the configuration files.
+        extra: folders of other packages, which add options to the groups.
     """
+
+    def offered(group: str) -> list[str]:
+        return sorted({word for folder in (configs, *extra) for word in words(group, folder)})
+
     if root == "train":
         usage = [
             f"irformer {__version__}: train an image restoration transformer",
@@ -45,7 +51,7 @@ def help_text(root: str, configs: Path) -> str:
         ]
         keys = {name: described(name).doc for name in _TRAIN_KEYS}
         groups = _TRAIN_GROUPS
-        more = f"experiment=NAME      a published recipe, {len(words('experiment', configs))} in configs/experiment"
+        more = f"experiment=NAME      a published recipe, {len(offered('experiment'))} in configs/experiment"
     else:
         usage = [
             f"irformer {__version__}: evaluate a checkpoint on test sets",
@@ -57,9 +63,7 @@ def help_text(root: str, configs: Path) -> str:
         groups = ("task", "protocol")
         more = ""
     lines = [*usage, "", "Groups and their options:", ""]
-    lines += [
-        _entry(f"{group}=", " ".join(_families(words(group, configs)) if group == "task" else words(group, configs))) for group in groups
-    ]
+    lines += [_entry(f"{group}=", " ".join(_families(offered(group)) if group == "task" else offered(group))) for group in groups]
     lines += [f"  {more}"] if more else []
     lines += ["", "Keys:", "", *(_entry(f"{name}=", doc) for name, doc in keys.items())]
     lines += ["", "All keys: docs/configuration.md. --cfg job prints the composed configuration, --hydra-help the options of Hydra."]

@@ -31,7 +31,7 @@ class Degradation(Protocol):
     """What a task does to a clean image."""
 
     rules: frozenset[str]
-    """Fields of the task's protocol that it follows."""
+    """Fields of the task's protocol that it follows. A class may leave them out: it then follows none."""
 
     def test(self, image: NDArray[np.uint8]) -> NDArray:
         """Degrade a test image [H, W, C]: uint8, or float32 in units of [0, 1] where the degraded image is not quantised."""

@@ -107,7 +107,7 @@ class Task:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise ValueError(f"task.channels={self.channels}: expected 3 (RGB) or 1 (gray)")
-        rules = self.degradation.rules | {"luma"}
+        rules = frozenset(getattr(self.degradation, "rules", ())) | {"luma"}
         rules = rules - {"noise"} | {"gray"} if self.channels == 1 else rules
         object.__setattr__(self, "protocol", self.protocol.of(rules))
         self._require_one_level()

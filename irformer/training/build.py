@@ -10,22 +10,25 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from irformer.config.compose import build_network, instantiate, trust_of
+from irformer.config.compose import build_network, instantiate, resume_command, trust_of
 from irformer.config.image_sets import TrainingData, find_test_sets, named_mixture, training_data, validation_set, workers
 from irformer.config.saved import CONFIG, read_saved_config
 from irformer.config.tasks import build_task
+from irformer.core.trust import foreign_targets
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mirrored import MirroredImages
 from irformer.data.samples import FirstSamples, TrainingSamples
 from irformer.data.stages import Stages
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
+from irformer.models.interface import channels_of_groups
 from irformer.schema.check import check_config
 from irformer.schema.roles import changed_keys
 from irformer.tasks.task import Task
 from irformer.training.callbacks.monitor import Clock
 from irformer.training.callbacks.order import require_order
 from irformer.training.callbacks.saving import BestWeights, CheckpointFiles, DueValidation, Ema, LastCheckpoint
+from irformer.training.contracts import require_callback, require_loss, require_norm, require_schedule, require_trainable
 from irformer.training.data_module import RestorationData
 from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
@@ -35,7 +38,7 @@ from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_c
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
 from irformer.training.stopping import StopSignals
-from irformer.weights.checkpoints import BEST, network_record, save_weights, transfer_weights
+from irformer.weights.checkpoints import BEST, network_record, require_rebuildable, save_weights, transfer_weights
 
 
 def build_run(cfg: DictConfig, folder: Path) -> Run:
@@ -63,18 +66,14 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
     notes = training.notes | named_mixture(cfg.data, [validation, *test_sets])
 
+    block = require_norm(instantiate(cfg.model.norm)) if _takes_norm(cfg) else None
     network = build_network(cfg.model)
     if cfg.init_from and resume is None:  # a resumed run has weights of its own
         notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from), trust_of(cfg)))
-    module = RestorationModule(
-        network,
-        task,
-        instantiate(cfg.loss),
-        build_optimizer(cfg, network),
-        instantiate(cfg.optim.schedule),
-        cfg.seed,
-        build_mixup(cfg),
-    )
+    loss, schedule = instantiate(cfg.loss), instantiate(cfg.optim.schedule)
+    require_schedule(schedule, str(cfg.optim.schedule._target_), cfg.trainer.max_steps)
+    _try_foreign_classes(cfg, network, block, loss, task, min(*stages.patch_size, 64))
+    module = RestorationModule(network, task, loss, build_optimizer(cfg, network), schedule, cfg.seed, build_mixup(cfg))
     repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
     data = RestorationData(repeated, validation, stages, workers(cfg))
     trainer = _build_trainer(cfg, folder, stop)
@@ -84,7 +83,8 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
     require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
-    title = f"{cfg.model.name}, norm {cfg.norm.name}, {task.label}"
+    norm = f", norm {cfg.norm.name}" if _takes_norm(cfg) else ""
+    title = f"{cfg.model.name}{norm}, {task.label}"
     # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can
     # change a key and have what refers to it follow.
     cfg.name = str(cfg.name)
@@ -94,7 +94,37 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
         notes["changed"] = "; ".join(changes)
     facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
-    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop, trust_of(cfg))
+    trust, channels, command = trust_of(cfg), channels_of_groups(network), resume_command(folder, _plain(cfg))
+    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop, trust, channels, command)
+
+
+def _try_foreign_classes(cfg: DictConfig, network: nn.Module, block: Any, loss: nn.Module, task: Task, side: int) -> None:
+    """Try what is not irformer's own: on small images, and whether the files of the run can be loaded again.
+
+    Raises:
+        UserError: a class does not fulfil its contract (`irformer.training.contracts`).
+    """
+    found, needed = (
+        f"scale {of.scale} and {channels} channels" for of, channels in ((network, network.in_channels), (task, task.channels))
+    )
+    if found != needed:
+        raise UserError(f"model={cfg.model.name} has {found}, and task={task.name} needs {needed}: choose another task or other arguments")
+    model, loss_node, task_node = _plain(cfg.model), _plain(cfg.loss), _plain(cfg.task)
+    if foreign_targets(model) or model["_target_"] == "irformer.models.External":
+        require_trainable(network, f"model={cfg.model.name}", side, block)
+    if foreign_targets([model, task_node]):
+        require_rebuildable(network, model, task_node, trust_of(cfg))
+    if foreign_targets(loss_node):
+        require_loss(loss, str(cfg.loss._target_), task.channels, side * task.scale)
+
+
+def _takes_norm(cfg: DictConfig) -> bool:
+    """Whether the network takes a norm scheme; one of another project may have norms of its own."""
+    return OmegaConf.is_dict(cfg.model.get("norm"))
+
+
+def _plain(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
@@ -107,7 +137,10 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     ]
     if cfg.optim.ema is not None:
         callbacks.append(Ema(cfg.optim.ema))
-    callbacks += [instantiate(node) for node in cfg.callbacks.values() if node is not None]
+    for name, node in cfg.callbacks.items():
+        if node is not None:
+            callbacks.append(instantiate(node))
+            require_callback(callbacks[-1], f"callbacks.{name}")
     callbacks.append(DueValidation())
     require_order(callbacks)
     return instantiate(
@@ -179,7 +212,10 @@ def _facts(
     ]
     later = "".join(f"; from step {first:,}: {size}" for first, size in zip(stages.first_steps[1:], sizes[1:], strict=True))
     lq = "from files" if images.has_lq else "made on the fly"
-    standardised = ", standardised input" if cfg.norm.standardize_input else ""
+    standardised = ", standardised input" if cfg.norm.get("standardize_input") else ""
+    norm = (
+        f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}" if _takes_norm(cfg) else f"the network's own; norm={cfg.norm.name} is unused"
+    )
     device = trainer.strategy.root_device
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     steps = f"{trainer.max_steps:,} of {sizes[0]}{later}"
@@ -188,7 +224,7 @@ def _facts(
         "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "
         f"validation on {validation.name}, {len(validation)} images",
         "network": f"{cfg.model.name}, {parameters:,} parameters",
-        "norm": f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}",
+        "norm": norm,
         "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",
         "steps": steps + (f", from step {resume.step:,}" if resume else ""),
         "folder": os.path.relpath(folder),

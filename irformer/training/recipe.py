@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from irformer.config.compose import instantiate
 from irformer.data.stages import Stages
 from irformer.errors import UserError
+from irformer.training.contracts import require_optimizer
 from irformer.training.mixup import Mixup
 
 
@@ -49,12 +50,13 @@ def build_optimizer(cfg: DictConfig, network: nn.Module) -> Callable[..., Optimi
     """
     build: Callable[..., Optimizer] = instantiate(cfg.optim.optimizer)
     try:
-        build(network.parameters())
+        tried = build(network.parameters())
     except (TypeError, ValueError) as error:
         raise UserError(
             f"optim.optimizer: {cfg.optim.optimizer._target_} says: {error}; what it does not take is removed by '~optim.optimizer.KEY', "
             "what it needs besides is given by +optim.optimizer.KEY=VALUE"
         ) from error
+    require_optimizer(tried, str(cfg.optim.optimizer._target_))
     return build
 
 

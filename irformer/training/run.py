@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -63,6 +64,8 @@ class Run:
         resume: the checkpoint that training goes on from, or None.
         stop: the signals that end the run.
         trust: which classes the run's own weights may name.
+        channels: C of the output of each of the network's groups, in the order of depth.
+        resume_command: the command that resumes the run.
     """
 
     folder: Path
@@ -77,6 +80,8 @@ class Run:
     resume: Resume | None
     stop: StopSignals
     trust: Trust
+    channels: Sequence[int]
+    resume_command: str
 
     def execute(self, console: Console) -> dict[str, Any]:
         """Train, then measure the best weights and write results.json and report.html.
@@ -180,7 +185,7 @@ class Run:
         if resume is None:
             return " before its first checkpoint: nothing was saved, and the same command starts again"
         step = f"saved at step {resume.step} of {self.trainer.max_steps}"
-        return f", {step}; to go on: python train.py resume={os.path.relpath(self.folder)}"
+        return f", {step}; to go on: {self.resume_command}"
 
     def _train(self, console: Console) -> None:
         """Train from where the run stands to its last step; where that is done already, do the validation that may be due."""
@@ -258,16 +263,11 @@ class Run:
 
     def _figure(self) -> Path | None:
         dynamics = self.folder / "dynamics.csv"
-        if not dynamics.is_file():
+        if not dynamics.is_file() or not self.channels:
             return None
         figure = self.folder / "dynamics.png"
-        figure1({self.title: read_dynamics(dynamics)}, feature_channels(self.module.network), figure)
+        figure1({self.title: read_dynamics(dynamics)}, self.channels, figure)
         return figure
-
-
-def feature_channels(network: torch.nn.Module) -> int:
-    """C of a network's features: the outputs of its first convolution."""
-    return next(module.out_channels for module in network.modules() if isinstance(module, torch.nn.Conv2d))
 
 
 def measure_test_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResult]:

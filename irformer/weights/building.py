@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from irformer.core.trust import Purpose, Trust, shortened
 from irformer.errors import UserError
+from irformer.models.interface import require_network
 from irformer.schema.check import check_arguments
 
 # Values that a network derives from its sizes and does not save (position tables, masks): 134 million, 1 GiB of whole numbers.
@@ -79,22 +80,11 @@ def build_on_meta(node: dict[str, Any], trust: Trust, tensors: int) -> nn.Module
     """
     with torch.device("meta"), _at_most(2 * tensors + 1000, "the file holds"):
         network = build(node, trust, "network")
-    require_network(network, node.get("_target_"))
+    require_network(network, shortened(node.get("_target_")))
     derived = sum(buffer.numel() for buffer in network.buffers())
     if derived > _DERIVED:
         raise UserError(f"its record describes a network that derives {derived:,} values from its sizes; expected at most {_DERIVED:,}")
     return network
-
-
-def require_network(network: Any, target: Any) -> None:
-    """Raise a UserError where an object lacks what every command asks of a network."""
-    sizes = ("scale", "in_channels", "size_multiple")
-    found = {name: value for name in sizes if isinstance(value := getattr(network, name, None), int)}
-    if not isinstance(network, nn.Module) or len(found) < len(sizes):
-        raise UserError(f"{shortened(target)} is no network: expected a module with {', '.join(sizes)}")
-    for name, most in (("scale", 64), ("in_channels", 1024), ("size_multiple", 1024)):
-        if not 1 <= found[name] <= most:
-            raise UserError(f"{shortened(target)}: {name}={shortened(found[name])}: expected 1 to {most}")
 
 
 @contextmanager

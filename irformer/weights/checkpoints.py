@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from irformer.core.files import write_atomically
 from irformer.core.trust import Trust, shortened, targets
 from irformer.errors import UserError, naming
 from irformer.models.frame import ENLARGING, UPSAMPLER
-from irformer.weights.building import build, build_on_meta, require_network
+from irformer.models.interface import require_network
+from irformer.weights.building import build, build_on_meta, first_line
 from irformer.weights.community import load_community, recorded_architecture
 from irformer.weights.formats import describe, our_names, recognize
 from irformer.weights.overrides import override_model
@@ -54,7 +56,7 @@ class Checkpoint:
     @property
     def title(self) -> str:
         """A short description of the network, as used in tables."""
-        norm = f", norm {self.model['norm']['name']}" if "norm" in self.model else ""
+        norm = f", norm {self.model['norm']['name']}" if isinstance(self.model.get("norm"), dict) else ""
         return f"{self.model['name']}{norm}, {self.path.name if self.step is None else f'step {self.step}'}"
 
 
@@ -152,11 +154,37 @@ def _build(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust
     _require_buildable(model, weights, trust)
     node = {key: value for key, value in model.items() if key != "name"}
     network = build(node, trust, "network")
-    require_network(network, node["_target_"])
+    require_network(network, shortened(node["_target_"]))
     derived = [name for name, value in network.named_buffers() if not value.isfinite().all()]
     if derived:
         raise UserError(f"its configuration makes {first_few(derived)} infinite or NaN; expected a pixel_range above 0")
     return network.eval()
+
+
+def require_rebuildable(network: nn.Module, model: Mapping[str, Any], task: Mapping[str, Any], trust: Trust) -> None:
+    """Check before training that a network with classes of other packages can be rebuilt from the files that the run will write.
+
+    Args:
+        network: as it was built from the configuration.
+        model: the `model` part of the configuration, plain values.
+        task: the `task` part, plain values.
+        trust: which classes the run's files may name.
+
+    Raises:
+        UserError: its description cannot be written or read, or does not give the same network again.
+    """
+    with naming("the weights of this run could not be loaded again: "), torch.random.fork_rng(devices=[]):
+        try:
+            record = parse_record(network_record(model, task.get("name"), 0, {}, task))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"its configuration cannot be written as JSON ({first_line(error)}); expected numbers and text") from None
+        trust.require(record["task_config"], "task")
+        weights = network.state_dict()
+        require_finite(weights)
+        again = _build(_checked_model(record["model"], trust), weights, trust)
+        _require_fit(again, weights)
 
 
 def _require_buildable(model: Mapping[str, Any], weights: Mapping[str, Tensor], trust: Trust) -> None:
@@ -279,11 +307,20 @@ def _model_of(file: WeightFile, trust: Trust) -> dict[str, Any] | None:
     model = file.record["model"]
     if recorded_architecture(model) is not None:
         return None
+    return _checked_model(model, trust)
+
+
+def _checked_model(model: dict[str, Any], trust: Trust) -> dict[str, Any]:
+    """The description of a network, if all of its classes are trusted and nothing is missing."""
     trust.require(model, "network")
-    missing = [key for key in ("_target_", "name", "norm") if key not in model]
+    missing = [key for key in ("_target_", "name") if key not in model]
     if missing:
         raise UserError(f"its configuration lacks {', '.join(missing)}; expected the `model` part of a run's config.yaml")
-    names = {"name": model["name"], "norm.name": model["norm"].get("name") if isinstance(model["norm"], dict) else None}
+    names = {"name": model["name"]}
+    target, norm = model["_target_"], model.get("norm")
+    own = trust.is_builtin(target, "network") and target != "irformer.models.External"
+    if own or isinstance(norm, dict):  # a network of another project may take none
+        names["norm.name"] = norm.get("name") if isinstance(norm, dict) else None
     for key, name in names.items():
         if not isinstance(name, str):
             raise UserError(f"{key}={shortened(name)} in its record: expected a name")
@@ -301,8 +338,8 @@ def _described(file: WeightFile) -> str:
         name, norm = record["model"].get("name"), record["model"].get("norm")
         if recorded_architecture(record["model"]) is not None:
             return f"weights of {shortened(name)}, built by spandrel"
-        norm_name = norm.get("name") if isinstance(norm, dict) else None
-        return f"weights of {shortened(name)}, norm {shortened(norm_name)}, {record['task'] or 'unknown task'}"
+        norm_name = f", norm {shortened(norm.get('name'))}" if isinstance(norm, dict) else ""
+        return f"weights of {shortened(name)}{norm_name}, {record['task'] or 'unknown task'}"
     try:
         model = recognize(file.weights)
     except UserError:

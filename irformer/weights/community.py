@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from irformer.core.trust import shortened
 from irformer.errors import UserError
-from irformer.weights.building import bounded, require_network
+from irformer.models.interface import require_network
+from irformer.weights.building import bounded
 
 
 def _craft(network: Any, image: Tensor) -> Tensor:
@@ -34,9 +35,6 @@ class CommunityNetwork(nn.Module):
         descriptor: spandrel's description of a network from image to image; it pads to the sizes that the network can take.
     """
 
-    channels_first = True
-    test_padding = "reflect_min"
-
     def __init__(self, descriptor: Any) -> None:
         super().__init__()
         self.network: nn.Module = descriptor.model
@@ -47,11 +45,6 @@ class CommunityNetwork(nn.Module):
         if self.architecture in _WITHOUT_PADDING:
             self.network.forward = partial(_WITHOUT_PADDING[self.architecture], self.network)
         self._descriptor = descriptor
-
-    @property
-    def groups(self) -> dict[str, nn.Module]:
-        """None that are known: nothing to probe."""
-        return {}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

@@ -27,7 +27,7 @@ def override_model(model: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         if not isinstance(node, dict) or last not in node:
             known = [name for name in node or () if not name.startswith("_")] if isinstance(node, dict) else list(model)
             raise UserError(f"model.{key}: unknown key; known: {', '.join(known)}{nearest(last, known)}")
-        if isinstance(value, Mapping) and isinstance(node[last], dict):
+        if isinstance(value, Mapping) and isinstance(node[last], dict) and "_target_" not in value:  # another class has other keys
             node[last] = override_model(node[last], value)
         else:
             node[last] = value

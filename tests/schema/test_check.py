@@ -179,7 +179,7 @@ def test_a_run_cannot_leave_its_folder_by_its_name(name, one_line, attempts):
     "words",
     [
         *(
-            [f"{group}={word}"]
+            [f"{group}={word}", *(["model.network._target_=torch.nn.Identity"] if word == "external" else [])]
             for group in ("norm", "model", "loss", "optim", "data", "debug")
             for word in options(group)
             if word[0] != "_"

@@ -15,8 +15,8 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.hooks import RemovableHandle
 
 from irformer.data.samples import Sample
-from irformer.dynamics.features import evaluation_mode
 from irformer.errors import UserError
+from irformer.models.interface import evaluation_mode
 from irformer.reporting.page import readable_console
 
 

@@ -9,9 +9,12 @@ import lightning
 import torch
 from annotated_types import Ge
 from lightning.pytorch.strategies import FSDPStrategy
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from irformer.config.compose import resume_command
+from irformer.config.saved import CONFIG, read_saved_config
 from irformer.data.samples import Sample
 from irformer.dynamics.features import probe
 from irformer.errors import UserError
@@ -145,6 +148,8 @@ def _how_to_resume(trainer: lightning.Trainer) -> str:
     if not file.is_file():
         return "there is no checkpoint yet (checkpoint_every): restart with a lower optim.lr or with trainer.gradient_clip_val"
     step = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    folder = os.path.relpath(trainer.default_root_dir)
+    folder = Path(trainer.default_root_dir)
+    config = OmegaConf.to_container(read_saved_config(folder / CONFIG), resolve=False) if (folder / CONFIG).is_file() else {}
+    command = resume_command(folder, config)
     remedy = "trainer.gradient_clip_val=0.5" if trainer.precision == "32-true" else "trainer.precision=32-true"
-    return f"last good checkpoint: {os.path.relpath(file)}, step {step}; to resume from it: python train.py resume={folder} {remedy}"
+    return f"last good checkpoint: {os.path.relpath(file)}, step {step}; to resume from it: {command} {remedy}"

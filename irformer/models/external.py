@@ -1,0 +1,106 @@
+"""Networks of other projects, to train and to measure: `model=external model.network._target_=...`."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irformer.errors import UserError
+from irformer.models.interface import TestPadding
+from irformer.models.layers import Channels, Scale, Window
+
+
+class External(nn.Module):
+    """A network of another project, from images to images, behind the interface of the networks here.
+
+    What the network asks of an image's size, and how it is called, is looked up where spandrel knows its architecture (the networks of
+    `spandrel` and `spandrel_extra_arches`); for others, `size_multiple` says what the sides have to be multiples of. Images of other sizes
+    are padded by reflection, or by their edge where they are too small, and the output is cut.
+
+    Args:
+        network: maps [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W].
+        scale: upscaling factor.
+        in_channels: image channels, 3 (RGB) or 1.
+        size_multiple: what the network's input sides must be multiples of; null takes what spandrel says, or 1.
+
+    Raises:
+        UserError: spandrel knows the network and says another scale or other channels.
+    """
+
+    test_padding: TestPadding = "reflect_min"
+
+    def __init__(self, network: nn.Module, scale: Scale = 1, in_channels: Channels = 3, size_multiple: Window | None = None) -> None:
+        super().__init__()
+        name = type(network).__name__
+        if not isinstance(network, nn.Module):
+            raise UserError(f"model.network is a {name}: expected a torch.nn.Module")
+        descriptor = _described(network)
+        if descriptor is not None:
+            found, channels = descriptor.scale, (descriptor.input_channels, descriptor.output_channels)
+            if found != scale:
+                raise UserError(f"model.scale={scale}: this {name} enlarges by {found}; give it other arguments, or choose another task")
+            if channels != (in_channels, in_channels):
+                what = f"takes {channels[0]} channels and returns {channels[1]}"
+                raise UserError(f"model.in_channels={in_channels}: this {name} {what}; give it other arguments, or choose another task")
+        requirements = descriptor.size_requirements if descriptor is not None else None
+        self.network = network
+        self.scale = scale
+        self.in_channels = in_channels
+        self.size_multiple: int = size_multiple or (requirements.multiple_of if requirements is not None else 1)
+        self.least_size: int = requirements.minimum if requirements is not None else 0
+        self.square: bool = requirements is not None and requirements.square
+        self._call = _call_of(descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_call"}  # spandrel's functions cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._call = _call_of(_described(self.network))
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
+        H, W = lq.shape[2:]
+        out = self._call(self.network, self._padded(lq))
+        if not isinstance(out, Tensor):
+            raise UserError(f"{type(self.network).__name__} returns a {type(out).__name__}: expected one tensor, the restored images")
+        return out[:, :, : H * self.scale, : W * self.scale]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """An image of a size that the network can take; always a copy, since some networks work on their input in place."""
+        height, width = (max(size, self.least_size) for size in x.shape[2:])
+        if self.square:
+            height = width = max(height, width)
+        bottom = height + -height % self.size_multiple - x.shape[2]
+        right = width + -width % self.size_multiple - x.shape[3]
+        if not (bottom or right):
+            return x.clone()
+        mode = "reflect" if bottom < x.shape[2] and right < x.shape[3] else "replicate"
+        return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def _call_of(descriptor: Any) -> Callable[[Any, Tensor], Any]:
+    """How a network is called: some need an input beside the image, or return several."""
+    return getattr(descriptor, "_call_fn", lambda network, image: network(image))
+
+
+def _described(network: nn.Module) -> Any:
+    """What spandrel says of a network of its own; None where it is none of spandrel's."""
+    package = type(network).__module__.partition(".")[0]
+    registry = {"spandrel": "MAIN_REGISTRY", "spandrel_extra_arches": "EXTRA_REGISTRY"}.get(package)
+    if registry is None:
+        return None
+    state = {name: value.detach() for name, value in network.state_dict().items()}
+    for support in getattr(sys.modules[package], registry).architectures():
+        architecture = support.architecture
+        # The architecture that builds networks of this very class: other architectures may have weights of the same names.
+        if type(network).__module__.startswith(f"{type(architecture).__module__}.") and architecture.detect(state):
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    return architecture.load(state)
+            except Exception:  # an unusual size that the architecture cannot read from the weights; the keys say what it needs
+                return None
+    return None

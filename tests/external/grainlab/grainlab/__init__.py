@@ -1,0 +1,1 @@
+"""Film grain: an example of a package that extends irformer."""
