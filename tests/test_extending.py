@@ -156,7 +156,7 @@ def test_what_a_command_line_composes_is_trusted_to_its_last_line(importable, ty
     refused = typed(train, "resume=runs/mine", "trainer.max_steps=4")
     assert refused == (
         f"error: {Path('runs/mine/config.yaml').absolute()}: metrics.edge_error names the class grainlab.metrics.EdgeError; a saved "
-        f"configuration may only name classes that irformer's configurations offer, or classes of packages that you trust: {REMEDY}\n"
+        f"configuration may only name classes that irformer's configurations use, or classes of packages that you trust: {REMEDY}\n"
     )
     monkeypatch.setenv("IRFORMER_TRUST", "grainlab")
     assert "error" not in typed(train, "resume=runs/mine", "trainer.max_steps=4")

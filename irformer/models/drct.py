@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from irformer.models.frame import WindowTransformer
-from irformer.models.layers import (
+from irformer.models.blocks import (
     Blocks,
     Channels,
     Count,
@@ -17,7 +16,6 @@ from irformer.models.layers import (
     Ratio,
     ResidualConv,
     Scale,
-    SwinBlock,
     Upsampling,
     Window,
     init_transformer,
@@ -25,6 +23,8 @@ from irformer.models.layers import (
     to_channels_first,
     to_channels_last,
 )
+from irformer.models.frame import WindowTransformer
+from irformer.models.windows import SwinBlock
 from irformer.norms import NormScheme
 
 BLOCKS = 5  # Swin blocks in a group

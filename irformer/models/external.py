@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irformer.errors import UserError
+from irformer.models.blocks import Channels, Scale, Window
 from irformer.models.interface import TestPadding
-from irformer.models.layers import Channels, Scale, Window
 
 
 class External(nn.Module):

@@ -3,8 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from irformer.models.interface import TestPadding
-from irformer.models.layers import (
+from irformer.models.blocks import (
     InputScaling,
     PatchNorm,
     ResidualConv,
@@ -15,6 +14,7 @@ from irformer.models.layers import (
     to_channels_first,
     to_channels_last,
 )
+from irformer.models.interface import TestPadding
 from irformer.norms import NormScheme
 
 # Modules of the upsampler, by their official names: those that enlarge, and with them those before and after.

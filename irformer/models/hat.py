@@ -12,28 +12,25 @@ from annotated_types import Interval
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from irformer.models.frame import WindowTransformer
-from irformer.models.layers import (
+from irformer.models.blocks import (
     Blocks,
     Channels,
     Count,
-    Mlp,
     PixelRange,
     Probability,
     Ratio,
     ResidualConv,
     ResidualGroup,
     Scale,
-    SwinBlock,
     Upsampling,
     Window,
     init_transformer,
-    merge_windows,
-    partition_windows,
     plan_groups,
     to_channels_first,
     to_channels_last,
 )
+from irformer.models.frame import WindowTransformer
+from irformer.models.windows import SwinBlock, merge_windows, mlp, partition_windows
 from irformer.norms import NormScheme, residual
 
 
@@ -204,7 +201,7 @@ class OverlappingCrossAttention(nn.Module):
         trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.proj = nn.Linear(dim, dim)
         self.norm2 = norms.block(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = mlp(dim, mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from irformer.models.blocks import Blocks, Channels, Count, InputScaling, Ratio, Scale, pad_to_multiple
 from irformer.models.interface import TestPadding
-from irformer.models.layers import Blocks, Channels, Count, InputScaling, Ratio, Scale, pad_to_multiple
 from irformer.norms import NormScheme, residual
 
 

@@ -5,9 +5,7 @@ Modules are named as in the official code, so that its checkpoints fit as they a
 
 from torch import Tensor, nn
 
-from irformer.models.frame import WindowTransformer
-from irformer.models.interface import TestPadding
-from irformer.models.layers import (
+from irformer.models.blocks import (
     Blocks,
     Channels,
     Count,
@@ -17,12 +15,14 @@ from irformer.models.layers import (
     ResidualConv,
     ResidualGroup,
     Scale,
-    SwinBlock,
     Upsampling,
     Window,
     init_transformer,
     plan_groups,
 )
+from irformer.models.frame import WindowTransformer
+from irformer.models.interface import TestPadding
+from irformer.models.windows import SwinBlock
 from irformer.norms import NormScheme
 
 

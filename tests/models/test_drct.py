@@ -15,7 +15,7 @@ from parity import (
 from spandrel.architectures.DRCT import DRCT as OfficialDRCT  # noqa: N811 - a class named by an acronym
 
 from irformer.models import DRCT
-from irformer.models.layers import pad_to_multiple
+from irformer.models.blocks import pad_to_multiple
 
 SMALL = {"embed_dim": 24, "growth_channels": 8, "num_heads": (4, 4), "window_size": 8}
 TINY = {"embed_dim": 12, "growth_channels": 4, "num_heads": (2,), "window_size": 4, "upsampler": "pixelshuffledirect"}

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from irformer.models import DRCT, HAT, Restormer, SwinIR
-from irformer.models.layers import pad_to_multiple
+from irformer.models.blocks import pad_to_multiple
 from irformer.norms import NormScheme
 
 # The smallest network of each class that still has all its kinds of blocks. A new network is one line here.

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from irformer.config.compose import build_network, compose
 from irformer.models import Restormer
-from irformer.models.layers import DIV2K_MEAN, DIV2K_STD
+from irformer.models.blocks import DIV2K_MEAN, DIV2K_STD
 from irformer.norms import ILN, BiasFreeLayerNorm, LayerNorm, NormScheme
 from irformer.weights.formats.official_restormer import from_official, to_official
 

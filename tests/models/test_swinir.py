@@ -14,7 +14,7 @@ from parity import (
 from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
 
 from irformer.models import SwinIR
-from irformer.models.layers import tokens_apart
+from irformer.models.windows import tokens_apart
 
 TINY = {"embed_dim": 12, "depths": (2, 2), "num_heads": (2, 2), "upsampler": "pixelshuffledirect"}
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from irformer.models import HAT
 from irformer.models.hat import OverlappingCrossAttention, overlapping_positions
-from irformer.models.layers import relative_positions
+from irformer.models.windows import relative_positions
 from irformer.norms import ILN, LayerNorm
 from irformer.weights.formats.sizes import ModelConfig, Weights, count, heads, ratio
 from irformer.weights.formats.windowed import has_unknown_parts, read_frame

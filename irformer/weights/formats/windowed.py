@@ -8,7 +8,7 @@ from torch import Tensor
 
 from irformer.errors import UserError
 from irformer.models.frame import WindowTransformer
-from irformer.models.layers import SwinBlock, relative_positions, tokens_apart
+from irformer.models.windows import SwinBlock, relative_positions, tokens_apart
 from irformer.weights.formats.sizes import ModelConfig, Weights, norm
 
 # The patch sizes (`img_size`) for which the official test scripts build SwinIR, and the BasicSR configurations DRCT. Networks without an

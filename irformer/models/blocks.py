@@ -1,0 +1,168 @@
+"""What two or more of the networks share besides their attention: types of sizes, input scaling, groups, upsamplers."""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Interval, Len
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from irformer.norms import NormScheme
+
+# The RGB mean and standard deviation of DIV2K that the official networks and official i-LN take off the input.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+DIV2K_STD = (0.2842, 0.2701, 0.2920)
+
+Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
+ResidualConv = Literal["1conv", "3conv", "identity"]
+
+# What a configuration may say of sizes and rates. The upper ends lie far above all published networks: they keep a slip of the keyboard
+# from building for hours.
+Count = Annotated[int, Interval(ge=1, le=16384)]
+Blocks = Annotated[tuple[Annotated[int, Interval(ge=1, le=64)], ...], Len(1, 64)]
+Window = Annotated[int, Interval(ge=1, le=64)]
+Scale = Annotated[int, Interval(ge=1, le=64)]
+Ratio = Annotated[float, Interval(gt=0, le=64)]
+PixelRange = Annotated[float, Interval(gt=0, le=65535)]
+Probability = Annotated[float, Interval(ge=0, lt=1)]
+Channels = Literal[1, 3]
+
+
+class InputScaling(nn.Module):
+    """What is done to pixels before a network and undone after it: the mean off, the range, the standard deviation.
+
+    Args:
+        channels: 3 takes the mean and standard deviation of DIV2K's RGB; any other number takes mean 0 and deviation 1.
+        pixel_range: the network sees pixels in [0, pixel_range] less the mean; 1, or 255 for the official JPEG networks.
+        standardize: divide by the standard deviation too, as official i-LN.
+        center: take the mean off, as all official networks here but Restormer.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, pixel_range: float, standardize: bool, center: bool = True) -> None:
+        super().__init__()
+        known = channels == 3
+        mean = torch.tensor(DIV2K_MEAN if known and center else [0.0] * channels)
+        std = torch.tensor(DIV2K_STD if known and standardize else [1.0] * channels)
+        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", (std / pixel_range).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, C, H, W] in [0, 1] to what the network reads."""
+        return (pixels - self.mean.to(pixels.dtype)) / self.std.to(pixels.dtype)
+
+    def undo(self, features: Tensor) -> Tensor:
+        """What the network gives [B, C, H, W] to pixels in [0, 1]."""
+        return features * self.std.to(features.dtype) + self.mean.to(features.dtype)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad [B, C, H, W] at the bottom and on the right, by reflection, to the next multiple of `multiple`.
+
+    Reflection needs more pixels than it adds; a smaller image is padded with its edge.
+    """
+    bottom, right = -x.shape[2] % multiple, -x.shape[3] % multiple
+    # Padding by nothing is not left out: a branch on it would compile a network once more.
+    mode = "reflect" if bottom < x.shape[2] and right < x.shape[3] else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, H, W, C], a view."""
+    return x.permute(0, 2, 3, 1)
+
+
+def to_channels_first(x: Tensor) -> Tensor:
+    """[B, H, W, C] to [B, C, H, W], a view."""
+    return x.permute(0, 3, 1, 2)
+
+
+class PatchNorm(nn.Module):
+    """The norm of the patch embedding (patch side 1), under the name that official checkpoints give it: patch_embed.norm.
+
+    Args:
+        dim: number of channels C.
+        norms: the scheme whose `ends` stands here.
+    """
+
+    def __init__(self, dim: int, norms: NormScheme) -> None:
+        super().__init__()
+        self.norm = norms.end(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, H, W, C] to [B, H, W, C]."""
+        return self.norm(x)[0]
+
+
+def residual_conv(dim: int, kind: ResidualConv) -> nn.Module:
+    """What closes a group or the body: one 3x3, the three thinner ones of SwinIR-L, or nothing; [B, C, H, W] to the same."""
+    if kind == "1conv":
+        return nn.Conv2d(dim, dim, 3, padding=1)
+    if kind == "3conv":
+        return nn.Sequential(
+            nn.Conv2d(dim, dim // 4, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim // 4, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(dim // 4, dim, 3, padding=1),
+        )
+    if kind == "identity":
+        return nn.Identity()
+    raise ValueError(f"resi_connection={kind}: expected 1conv, 3conv or identity")
+
+
+class ResidualGroup(nn.Module):
+    """A group of SwinIR (RSTB) or HAT (RHAG): blocks in a row, a convolution, and the group's input added.
+
+    Args:
+        blocks: features to features; official checkpoints call it residual_group.
+        dim: number of channels C.
+        resi_connection: what stands after the blocks: `1conv`, `3conv` or `identity`.
+    """
+
+    def __init__(self, blocks: nn.Module, dim: int, resi_connection: ResidualConv) -> None:
+        super().__init__()
+        self.residual_group = blocks
+        self.conv = residual_conv(dim, resi_connection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, H, W, C] to the same shape."""
+        y = self.residual_group(x)
+        return x + to_channels_last(self.conv(to_channels_first(y)))
+
+
+def plan_groups(depths: tuple[int, ...], num_heads: tuple[int, ...], drop_path_rate: float) -> list[tuple[int, list[float]]]:
+    """Heads of each group, and the drop-path probability of each of its blocks, growing linearly from 0 over the whole depth.
+
+    Raises:
+        ValueError: not one number of heads for each group.
+    """
+    if len(depths) != len(num_heads):
+        raise ValueError(f"depths has {len(depths)} groups and num_heads {len(num_heads)}: give one number of heads for each group")
+    last = max(sum(depths) - 1, 1)
+    rates = iter([drop_path_rate * i / last for i in range(sum(depths))])
+    return [(heads, [next(rates) for _ in range(depth)]) for depth, heads in zip(depths, num_heads, strict=True)]
+
+
+def pixel_shuffle_upsampler(channels: int, scale: int) -> nn.Sequential:
+    """Convolution and PixelShuffle, by 2 as often as it takes, or once by 3; [B, C, H, W] to [B, C, scale*H, scale*W]."""
+    layers: list[nn.Module] = []
+    if scale == 3:
+        layers = [nn.Conv2d(channels, 9 * channels, 3, padding=1), nn.PixelShuffle(3)]
+    elif scale >= 1 and scale & (scale - 1) == 0:
+        for _ in range(scale.bit_length() - 1):
+            layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
+    else:
+        raise ValueError(f"scale={scale}: the pixelshuffle upsampler takes 3 or a power of 2")
+    return nn.Sequential(*layers)
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Weights of the linear layers from a truncated normal (0.02), biases 0, as all official networks here; for Module.apply."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
