@@ -1,4 +1,4 @@
-"""Golden numbers of the protocols, and the rules that a number depends on."""
+"""Golden numbers of the protocols, and the rules that results depend on."""
 
 import json
 from dataclasses import replace
@@ -19,8 +19,8 @@ from irformer.reporting.page import benchmark_table
 from irformer.tasks.degradations import Downscale
 from irformer.tasks.task import Protocol, Task
 
-# Bicubic, MATLAB's uint8 imresize both ways, Y, border = scale; they meet the literature within 0.02 dB but for Set14, whose gray file is
-# read as colour here as in SwinIR and HAT.
+# Bicubic by MATLAB's uint8 imresize in both directions, on Y, border = scale. They agree with the literature within 0.02 dB except on
+# Set14, whose gray file is read as color, as in SwinIR and HAT.
 GOLDEN = {
     2: {"Set5": (33.673, 0.9303), "Set14": (30.325, 0.8699), "B100": (29.560, 0.8434)},
     3: {"Set5": (30.403, 0.8689), "Set14": (27.631, 0.7759), "B100": (27.209, 0.7391)},
@@ -50,7 +50,7 @@ def test_bicubic_gives_the_golden_numbers_on_urban100(data_root, scale):
 
 
 class _Nearest(torch.nn.Module):
-    """A network that repeats pixels, and remembers the size that it was given."""
+    """A network that repeats pixels and records its input size."""
 
     scale, size_multiple = 2, 8
     seen: tuple[int, int] = (0, 0)
@@ -62,7 +62,7 @@ class _Nearest(torch.nn.Module):
 
 @pytest.mark.parametrize(("padding", "size"), [("flip_always", (24, 40)), ("reflect_min", (16, 35))])
 def test_padding_rules(padding, size):
-    """flip_always adds a whole window where the size fits already, as SwinIR's test code; reflect_min leaves padding to the network."""
+    """flip_always adds a whole window even if the size fits, like SwinIR's test code; reflect_min leaves padding to the network."""
     network = _Nearest()
     image = picture(16, 35)
     restored = NetworkRestorer(network, padding)(image)
@@ -85,8 +85,8 @@ def test_the_mean_is_over_images_not_over_pooled_errors():
     assert result.metrics == {"psnr_y": 30.0}
 
 
-def test_a_gray_file_read_as_colour_is_said(data_root):
-    """Set14's bridge: old tables measured it raw, which lowers its PSNR by 1.33 dB."""
+def test_a_gray_file_read_as_color_is_reported(data_root):
+    """Set14's bridge is such a file; older papers evaluated its raw gray values, which lowers its PSNR by 1.33 dB."""
     assert find_test_set("Set14", data_root, super_resolution(2)).remarks == [
         "Set14: bridge read as colour from a single-channel file, which narrows its Y to 16-235."
     ]
@@ -105,7 +105,7 @@ def test_published_rows_carry_their_source():
 
 
 def test_every_published_row_fits_a_task():
-    """Its task exists, which reports its metrics, on its test set, and has the rules that the row names."""
+    """The row's task exists, and has the row's metrics, test set and rules."""
     entries = json.loads((Path(irformer.__file__).parent / "evaluation/published.json").read_text())
     tasks = {name: task_of(name) for name in {entry["task"] for entry in entries}}
     for entry in entries:
@@ -137,11 +137,11 @@ def test_published_rows_of_another_rule_are_marked(task, overrides, marked, mode
         assert any(row.model == model and not row.differences for row in rows)
     results = [SetResult(name, "files", per_image={"a": dict.fromkeys(task.protocol.metrics, 30.0)}) for name in sets]
     table = benchmark_table(task, {"ours": results}).markdown()
-    assert (f"* measured by another rule: {rule}." in table) == bool(rule)
+    assert (f"* measured under a different rule: {rule}." in table) == bool(rule)
 
 
 def test_kodak24_is_compared_with_rows_of_its_own_variant():
-    """SwinIR's 35.34 is of the 500x500 crops, Restormer's 35.47 of the full images."""
+    """SwinIR reports 35.34 on the 500x500 crops, Restormer 35.47 on the full images."""
     task = task_of("denoise_color_15")
     rows = {name: published_rows(task, [f"Kodak24 ({name})"]) for name in ("500x500", "768x512")}
     assert [row.model for row in rows["500x500"]] == ["swinir"]
@@ -156,7 +156,7 @@ def test_blind_rows_are_those_of_the_level():
     assert published_rows(task_of("denoise_color_15", "task.protocol.sigma=30"), ["CBSD68"]) == []
 
 
-# The degraded image itself, the first three images of each set. Noise of 25 levels is 20log10(255/25) = 20.17 dB before it is clamped.
+# The degraded image itself, on the first three images of each set. Noise of sigma 25 gives 20log10(255/25) = 20.17 dB before clamping.
 DEGRADED = {
     ("denoise_gray_25", "Set12"): {"psnr": 20.4064, "ssim": 0.3296},
     ("jpeg_gray_10", "Classic5"): {"psnr": 26.0851, "ssim": 0.7311, "psnr_b": 23.6979},
@@ -197,7 +197,7 @@ def test_the_task_s_protocol_decides_how_y_is_rounded():
 
 
 def test_the_lr_variant_is_part_of_the_protocol(data_root):
-    """matlab_double is not taken from the LR files, which are the other variant: a tenth of the bytes differ, by 1 or 2."""
+    """matlab_double does not use the LR files, which are of the other variant: about a tenth of the bytes differ by 1 or 2."""
     uint8 = find_test_set("Set5", data_root, super_resolution(2))
     double = find_test_set("Set5", data_root, super_resolution(2, "matlab_double"))
     assert (uint8.lq_source, double.lq_source) == ("files", "made on the fly")

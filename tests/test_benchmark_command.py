@@ -1,4 +1,4 @@
-"""scripts/benchmark.py: results are kept apart or together, never lost; a checkpoint brings its task; labels say what was measured."""
+"""scripts/benchmark.py: results are merged or kept separate, never lost; the task comes from the checkpoint; labels name the protocol."""
 
 import json
 import math
@@ -24,7 +24,7 @@ TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num
 
 
 def save(path: Path, *words: str, seed: int = 0, recorded: bool = True, named: bool = True) -> Path:
-    """An untrained network in a file of weights, for the task that the words choose."""
+    """Save an untrained network for the task given by overrides to a weights file."""
     cfg = compose("train", [*TINY, "name=x", *words])
     torch.manual_seed(seed)
     network = build_network(cfg.model)
@@ -36,7 +36,7 @@ def save(path: Path, *words: str, seed: int = 0, recorded: bool = True, named: b
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder to work in, with two small test sets."""
+    """Change to a temporary folder with two small test sets."""
     monkeypatch.chdir(tmp_path)
     for name, seed in (("one", 0), ("two", 1)):
         (tmp_path / name).mkdir()
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def measure(place, monkeypatch, capsys):
-    """Type words after scripts/benchmark.py, within this process; gives what was printed, or the one line of a mistake."""
+    """Run scripts/benchmark.py in this process; returns the output, or the line that reports a user error."""
 
     def type_words(*words: str, sets: str = "one") -> str:
         monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, f"test_sets=[{sets}]", "device=cpu"])
@@ -128,7 +128,7 @@ def test_out_and_hydra_s_key_mean_the_same(measure, place, attempts, word):
 
 
 def test_out_and_hydra_s_key_together_are_refused(measure, attempts):
-    line = "error: out=here and hydra.run.dir=there both name the folder of results.json: give one of them"
+    line = "error: out=here and hydra.run.dir=there both set the folder of results.json; give only one of them"
     assert measure("checkpoint=bicubic", "out=here", "hydra.run.dir=there") == line
     attempts.refused("benchmark")
 
@@ -165,9 +165,9 @@ def test_results_of_something_else_are_refused_before_measuring(measure, place, 
     before = (place / "out" / "results.json").read_bytes()
     monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
     words, line = OTHERS[case]
-    said = measure(*words, "out=out")
-    assert said.startswith(f"error: out/results.json: {line}")
-    assert said.endswith("; choose another folder with out=FOLDER")
+    output = measure(*words, "out=out")
+    assert output.startswith(f"error: out/results.json: {line}")
+    assert output.endswith("; choose another folder with out=FOLDER")
     assert (place / "out" / "results.json").read_bytes() == before
     attempts.refused("benchmark")
 
@@ -203,7 +203,7 @@ def test_another_set_of_the_same_name_is_refused(measure, place, attempts):
     attempts.refused("benchmark")
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_measuring(measure, place, monkeypatch, attempts):
+def test_a_folder_that_cannot_be_written_is_reported_before_measuring(measure, place, monkeypatch, attempts):
     (place / "file").touch()
     monkeypatch.setattr("irformer.commands.results_folder.Path.touch", _raise(PermissionError(13, "Permission denied", "here/.lock")))
     monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
@@ -220,14 +220,14 @@ def _raise(error):
 
 
 def test_a_full_disk_loses_no_number(measure, place, monkeypatch, attempts):
-    """The table is printed before the file is written, and what was there stays."""
+    """The table is printed before the file is written, and the existing file is kept."""
     measure("checkpoint=bicubic", "out=out")
     before = (place / "out" / "results.json").read_bytes()
     monkeypatch.setattr(
         "irformer.commands.results_folder.write_results", _raise(OSError(28, "No space left on device", "out/results.json"))
     )
-    said = measure("checkpoint=bicubic", "out=out", sets="two")
-    assert said == "error: out/results.json: cannot be written (No space left on device); choose another folder with out=FOLDER"
+    output = measure("checkpoint=bicubic", "out=out", sets="two")
+    assert output == "error: out/results.json: cannot be written (No space left on device); choose another folder with out=FOLDER"
     assert (place / "out" / "results.json").read_bytes() == before
     attempts.refused("benchmark")
 
@@ -260,13 +260,13 @@ DEN35 = ("task=denoise_color_25", "task.protocol.sigma=35", "model.upsampler=''"
     ids=str,
 )
 def test_a_checkpoint_brings_its_task(measure, place, attempts, words, label, rules):
-    """The command line sets its words on top, and what refers to a key follows it: the noise is of the sigma that the label says."""
+    """Overrides change the recorded task, and references to a key follow it: the noise has the sigma in the label."""
     save(place / "den35.safetensors", *DEN35)
     measure("checkpoint=den35.safetensors", "out=out", *words)
     record = strictly(place / "out" / "results.json")
     assert (record["task"], record["task_label"]) == (label.partition(",")[0], label)
     assert rules.items() <= record["protocol"].items()
-    # The same number as with the whole task typed.
+    # The results are the same if the whole task is given on the command line.
     level = [
         f"task.protocol.sigma={record['protocol']['sigma']}",
         *(word for word in words if not word.startswith(("task=", "task.protocol.s"))),
@@ -305,7 +305,7 @@ def test_a_checkpoint_of_a_family_brings_its_level(measure, place, attempts, tra
 
 
 def test_a_published_level_of_a_family_is_the_published_task(measure, place):
-    """The same numbers under the same name, and the published rows beside them."""
+    """It has the same results, the same name and the same published rows."""
     measure("checkpoint=degraded", "task=denoise_gray", "task.sigma=25", "out=family")
     measure("checkpoint=degraded", "task=denoise_gray_25", "out=published")
     assert (place / "family" / "results.json").read_bytes() == (place / "published" / "results.json").read_bytes()
@@ -335,7 +335,7 @@ def test_a_task_has_one_level():
 
 
 def test_a_checkpoint_without_its_task_s_configuration(measure, place, attempts):
-    """Files of earlier versions have the task's name; files of weights alone have the scale; else the task is asked for."""
+    """Files of earlier versions contain the task's name, plain weights files the scale; otherwise the task is requested."""
     save(place / "old.safetensors", "task=denoise_color_50", "model.upsampler=''", recorded=False)
     assert "denoise_color_50: psnr_rgb" in measure("checkpoint=old.safetensors")
     save(place / "x3.safetensors", "task=sr_x3", recorded=False, named=False)
@@ -343,8 +343,7 @@ def test_a_checkpoint_without_its_task_s_configuration(measure, place, attempts)
     attempts.handled("benchmark")
     save(place / "bare.safetensors", "task=denoise_color_50", "model.upsampler=''", recorded=False, named=False)
     assert measure("checkpoint=bare.safetensors") == (
-        "error: checkpoint=bare.safetensors does not say which task it was trained for (scale 1, 3 channels): give task=NAME, "
-        "such as task=denoise_color_25"
+        "error: checkpoint=bare.safetensors does not record its task (scale 1, 3 channels): give task=NAME, such as task=denoise_color_25"
     )
     attempts.refused("benchmark")
 
@@ -389,7 +388,7 @@ def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
 
 
 @pytest.mark.parametrize(
-    ("words", "label", "models", "told"),
+    ("words", "label", "models", "differences"),
     [
         (["task=denoise_color_25"], "denoise_color_25", {"swinir", "restormer"}, {"noise rgb, here bgr"}),
         (["task=denoise_color_25", "task.protocol.sigma=35"], "denoise_color_25, sigma 35", set(), set()),
@@ -398,14 +397,14 @@ def test_a_recorded_task_builds_no_foreign_class(measure, place, attempts):
         (["task=sr_x2", "task.test_sets=[Set5]"], "sr_x2", {"swinir", "hat"}, set()),
         (["task=sr_x2", "protocol=kair"], "sr_x2, padding flip_always", {"swinir", "hat"}, set()),
     ],
-    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # in one order in all processes
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the same order in all processes
 )
-def test_labels_and_published_rows_follow_the_words(attempts, words, label, models, told):
+def test_labels_and_published_rows_follow_the_words(attempts, words, label, models, differences):
     task = build_task(compose("benchmark", [*words, "checkpoint=x"]).task)
     assert task.label == label
     rows = published_rows(task, ["Set5", "CBSD68", "Classic5"])
     assert (models <= {row.model for row in rows}) if models else not rows
-    assert told <= {difference for row in rows for difference in row.differences}
+    assert differences <= {difference for row in rows for difference in row.differences}
     attempts.handled("benchmark")
 
 
@@ -423,14 +422,14 @@ def test_the_table_is_titled_by_the_label(measure, place):
 
 
 def test_every_task_is_its_own():
-    """No task departs from itself, so that a label without changes is the bare name."""
+    """No task differs from itself, so the label of an unchanged task is its name."""
     for name in ("sr_x2", "sr_x8", "denoise_gray_blind", "jpeg_color_blind", "derain"):
         cfg = compose("benchmark", [f"task={name}", "checkpoint=x"])
         assert changed_keys(OmegaConf.to_container(cfg.task, resolve=True)) == {}
 
 
 def test_words_for_any_task_are_known_before_the_checkpoint_is_read():
-    """configs/task/_of_checkpoint.yaml holds every key of every task."""
+    """configs/task/_of_checkpoint.yaml contains every key of every task."""
 
     def keys(node, prefix=""):
         for key, value in node.items():

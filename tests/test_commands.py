@@ -1,4 +1,4 @@
-"""The commands as people type them: what they leave, and the one line that a mistake gets."""
+"""The commands as users run them: the files they write, and one-line reports of user errors."""
 
 import json
 import os
@@ -22,14 +22,14 @@ TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num
 
 
 def run(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command of the repository as a process, in a folder."""
+    """Run a command of the repository as a process in a folder."""
     command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=300)
 
 
 @pytest.fixture
-def mistake(tmp_path, monkeypatch, capsys):
-    """Type words after train.py, within this process; gives the one line on stderr."""
+def error_line(tmp_path, monkeypatch, capsys):
+    """Run train.py in this process; returns the only line on stderr."""
 
     def type_words(*words: str) -> str:
         monkeypatch.chdir(tmp_path)
@@ -76,27 +76,27 @@ def mistake(tmp_path, monkeypatch, capsys):
     ],
     ids=str,
 )
-def test_a_mistake_gets_one_line(mistake, words, line):
+def test_a_user_error_gets_one_line(error_line, words, line):
     fixed_by_the_run = ("model", "debug") if words[0].startswith("resume") else ()
     tiny = [word for word in TINY if not word.startswith(fixed_by_the_run)]
-    assert line in mistake(*sorted([*tiny, *words], key=lambda word: not word.startswith("-")))  # options come first
+    assert line in error_line(*sorted([*tiny, *words], key=lambda word: not word.startswith("-")))  # options come first
 
 
-def test_bad_images_are_named_before_training(mistake, tmp_path):
+def test_bad_images_are_named_before_training(error_line, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
-    assert f"error: no images (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp) in {folder}" in mistake(
+    assert f"error: no images (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp) in {folder}" in error_line(
         *TINY, "data=folder", f"data.path={folder}"
     )
     write_image(folder / "a.png", picture(20, 40))
-    line = mistake(*TINY, "data=folder", f"data.path={folder}", "patch_size=16")
+    line = error_line(*TINY, "data=folder", f"data.path={folder}", "patch_size=16")
     assert "a.png: 40x20 pixels, smaller than the training patch of 32x32 (1 such images)" in line
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:100])
-    assert "a.png: truncated" in mistake(*TINY, "data=folder", f"data.path={folder}")
+    assert "a.png: truncated" in error_line(*TINY, "data=folder", f"data.path={folder}")
 
 
 def test_the_short_commands_of_the_readme_run(tmp_path):
-    """Those that need no data set, in the README's order, in an empty folder with a photo in it."""
+    """Run the commands that need no data set, in the README's order, in a folder that contains only a photo."""
     lines = [line.strip() for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("    python ")]
     short = [line for line in lines if "debug=fast" in line or "runs/first" in line]
     assert len(short) == 4
@@ -109,7 +109,7 @@ def test_the_short_commands_of_the_readme_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_from_training_to_resuming(tmp_path):
-    """Outside the repository: train, a second start in the same folder, benchmark, restore, resume."""
+    """Outside the repository: train, start again in the same folder, benchmark, restore, resume."""
     done = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path, IRFORMER_DATA=str(tmp_path))
     assert done.returncode == 0, done.stderr
     for word in (
@@ -170,7 +170,7 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
         ("optim.lrr=1", "error: unknown key optim.lrr; did you mean optim.lr?"),
     ],
 )
-def test_a_mistake_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path, word, line):
+def test_a_user_error_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path, word, line):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "figure1", f"out={tmp_path}", word])
     with pytest.raises(SystemExit) as exit_:
         reproduce()
@@ -180,7 +180,7 @@ def test_a_mistake_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch, capsys):
-    """Type words after scripts/benchmark.py, within this process; gives the record, or the one line of a mistake."""
+    """Run scripts/benchmark.py in this process; returns the record, or the line that reports a user error."""
 
     def type_words(*words: str) -> dict | str:
         monkeypatch.chdir(tmp_path)
@@ -215,11 +215,11 @@ def test_the_degraded_input_is_measured_under_the_protocol(measure, tmp_path, wo
     assert list(per_image) == record["protocol"]["metrics"]
 
 
-def test_what_cannot_be_measured_without_a_network_is_told(measure):
-    assert "checkpoint=degraded: the input of sr_x2 is smaller than its output: checkpoint=bicubic enlarges it" in measure(
+def test_what_cannot_be_measured_without_a_network_is_reported(measure):
+    assert "checkpoint=degraded: the input of sr_x2 is smaller than its output; checkpoint=bicubic upscales it" in measure(
         "checkpoint=degraded", "task=sr_x2", "test_sets=[sample]"
     )
-    assert "checkpoint=bicubic enlarges images, and jpeg_gray_10 keeps their size: checkpoint=degraded measures its input" in measure(
+    assert "checkpoint=bicubic upscales images, but jpeg_gray_10 keeps their size; checkpoint=degraded evaluates its input" in measure(
         "checkpoint=bicubic", "task=jpeg_gray_10", "test_sets=[sample]"
     )
     assert "protocol=swinnir: unknown protocol; known: hat, iln, kair, restormer, swinir; did you mean swinir?" in measure(
@@ -236,7 +236,7 @@ def test_the_table_of_protocols_goes_between_its_lines(monkeypatch, capsys, tmp_
     monkeypatch.setattr(sys, "argv", ["protocols.py", str(page), "--tasks", "denoise_gray_25"])
     protocols()
     assert "Set12" in capsys.readouterr().out
-    assert "old" in page.read_text()  # some tasks are for the terminal alone
+    assert "old" in page.read_text()  # with --tasks, the table is only printed
     monkeypatch.setattr(sys, "argv", ["protocols.py", str(page)])
     monkeypatch.setattr("irformer.commands.protocols.complete_tasks", lambda: ["denoise_gray_25", "sr_x2"])
     protocols()
@@ -259,4 +259,4 @@ def test_bicubic_benchmark_of_a_folder(tmp_path):
     (file,) = (tmp_path / "runs" / "benchmark").glob("bicubic-sr_x2-*/results.json")
     record = json.loads(file.read_text())
     assert (record["task"], record["protocol"]["lr"], record["protocol"]["border"]) == ("sr_x2", "matlab_uint8", 2)
-    assert record["test_sets"]["own"]["per_image"]["flat"]["psnr_y"] == "Infinity"  # strict JSON has no number for it
+    assert record["test_sets"]["own"]["per_image"]["flat"]["psnr_y"] == "Infinity"  # strict JSON has no infinity

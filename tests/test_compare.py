@@ -1,4 +1,4 @@
-"""Arms set against each other: the statistics against independent arithmetic, what is said of them, and what is left out."""
+"""Comparison of arms: statistics checked against independent computations, verdicts, and excluded runs and images."""
 
 import json
 import math
@@ -21,7 +21,7 @@ PROTOCOL = {"lr": "matlab_uint8", "border": 2, "metrics": ["psnr_y", "ssim_y"]}
 
 
 def write_run(folder, norm: str, seed: int, psnr: dict[str, float], test_set: str = "Set5", **further) -> None:
-    """A finished run as training leaves it: config.yaml with its references, results.json."""
+    """Write the files of a finished run: config.yaml with its references, and results.json."""
     folder.mkdir(parents=True)
     lines = {"name": folder.name, "seed": seed, "optim.lr": further.pop("lr", 1e-4)}
     config = f"name: {lines['name']}\nseed: {seed}\noptim:\n  lr: {lines['optim.lr']}\n  optimizer:\n    lr: ${{optim.lr}}\n"
@@ -45,12 +45,12 @@ def test_interval_of_one_seed_is_the_wider_of_bootstrap_and_t():
     student = stats.ttest_1samp(values, 0).confidence_interval()
     low, high = difference_interval([values[None]])
     expected = (min(student.low, bootstrap.confidence_interval.low), max(student.high, bootstrap.confidence_interval.high))
-    assert (low, high) == pytest.approx(expected, abs=0.01)  # 10,000 resamples: about 0.003 of chance
+    assert (low, high) == pytest.approx(expected, abs=0.01)  # 10,000 resamples: a random error of about 0.003
     assert difference_interval([values[None]]) == (low, high), "the same numbers each time"
 
 
 def test_interval_covers_seeds_by_t():
-    """Where images agree, the interval is the t interval over the seeds, paired or Welch's."""
+    """If all images agree, the interval is the t interval over the seeds, paired or Welch's."""
     seeds = np.array([0.1, 0.3, 0.2])
     paired = difference_interval([np.repeat(seeds[:, None], 20, axis=1)])
     assert paired == pytest.approx(tuple(stats.ttest_1samp(seeds, 0).confidence_interval()))
@@ -60,7 +60,7 @@ def test_interval_covers_seeds_by_t():
 
 
 def test_interval_resamples_seeds_and_images_together():
-    """Many of both, one of them skewed: the bootstrap's variance is that of both means, independently drawn."""
+    """With many seeds and images, the bootstrap's variance is the sum of the variances of both means."""
     rng = np.random.default_rng(3)
     values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (1, 40))
     low, high = _bootstrap([values], 10_000)
@@ -71,7 +71,7 @@ def test_interval_resamples_seeds_and_images_together():
 @pytest.mark.parametrize(("seeds", "images"), [(2, 5), (3, 5), (3, 20), (5, 20)])
 @pytest.mark.parametrize("share", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)], ids=["seeds", "images", "both"])
 def test_without_a_difference_about_one_interval_in_twenty_excludes_0(seeds, images, share):
-    """400 sweeps in which nothing differs: 20 exclusions are expected at most, and 33 has a chance of 0.4 %."""
+    """In 400 sweeps without a difference, at most 20 exclusions are expected; 33 have a probability of 0.4 %."""
     rng = np.random.default_rng(11)
     excluded = 0
     for _ in range(400):
@@ -82,7 +82,7 @@ def test_without_a_difference_about_one_interval_in_twenty_excludes_0(seeds, ima
 
 
 def test_two_seeds_that_scatter_decide_nothing(attempts):
-    """All 20 images agree to 0.01 dB, and the seeds' differences are 0.15 and 0.25 dB: a t-test over two such seeds has p = 0.16."""
+    """All 20 images agree within 0.01 dB, and the two seeds differ by 0.15 and 0.25 dB: a t-test over these seeds has p = 0.16."""
     rng = np.random.default_rng(0)
     b = {seed: rng.uniform(25, 35, 20) for seed in (0, 1)}
     a = {seed: b[seed] + gain + rng.normal(0, 0.01, 20) for seed, gain in ((0, 0.15), (1, 0.25))}
@@ -96,7 +96,7 @@ def test_two_seeds_that_scatter_decide_nothing(attempts):
 
 
 def test_paired_difference_by_hand():
-    """Three images, two seeds: every number against the standard library's arithmetic."""
+    """Check every statistic of three images and two seeds against the standard library."""
     a = {0: np.array([30.0, 31.0, 33.0]), 1: np.array([30.2, 31.4, 33.0])}
     b = {0: np.array([29.9, 30.8, 32.7]), 1: np.array([29.7, 31.1, 32.6])}
     found = paired_difference("a", "b", a, b)
@@ -114,7 +114,7 @@ def test_paired_difference_by_hand():
 
 
 def test_pairing_takes_out_what_images_and_seeds_share():
-    """Images that differ by 10 dB and seeds that differ by 1 dB hide no constant difference of 0.05 dB, unless the seeds are other ones."""
+    """Variation of 10 dB over images and 1 dB over seeds does not hide a constant difference of 0.05 dB if the seeds are paired."""
     level = np.linspace(25, 35, 20)
     a = {seed: level + seed + 0.05 for seed in (0, 1, 2)}
     paired = paired_difference("a", "b", a, {seed: level + seed for seed in (0, 1, 2)})
@@ -131,15 +131,15 @@ def test_pairing_takes_out_what_images_and_seeds_share():
 def test_one_seed_and_one_image_leave_something_open():
     values = np.array([0.4, -0.5, 0.6, -0.3, 0.1])
     zero = np.zeros(5)
-    images_alone = "; the interval covers images alone, since there is one seed"
-    assert paired_difference("a", "b", {0: values}, {0: zero}).verdict == f"within the noise: the interval contains 0{images_alone}"
-    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == f"a is better{images_alone}"
-    assert paired_difference("a", "b", {0: zero + 1}, {1: zero, 2: zero}).verdict == f"a is better{images_alone}"
-    assert paired_difference("a", "b", {0: zero[:1] + 1}, {0: zero[:1]}).verdict == "not decided: one image has no interval"
+    only_images = "; the interval covers only images, because an arm has a single seed"
+    assert paired_difference("a", "b", {0: values}, {0: zero}).verdict == f"within the noise: the interval contains 0{only_images}"
+    assert paired_difference("a", "b", {0: zero + 1}, {0: zero}).verdict == f"a is better{only_images}"
+    assert paired_difference("a", "b", {0: zero + 1}, {1: zero, 2: zero}).verdict == f"a is better{only_images}"
+    assert paired_difference("a", "b", {0: zero[:1] + 1}, {0: zero[:1]}).verdict == "undecided: a single image has no interval"
 
 
 def test_arms_of_folders(tmp_path):
-    """Mean and deviation over seeds exactly; machine keys and names make no arm; a run that is not at its end is named."""
+    """Means and deviations over seeds are exact, machine keys and names do not separate arms, and unfinished runs are named."""
     for seed, gain in ((0, 0.0), (1, 0.1), (2, 0.5)):
         write_run(tmp_path / "a" / f"ln{seed}", "ln", seed, images(30 + gain, 32 + gain, 35 + gain), devices=seed + 1)
         write_run(tmp_path / "b" / f"iln{seed}", "iln", seed, images(30.5 + gain, 32.7 + gain, 35.6 + gain))
@@ -152,7 +152,7 @@ def test_arms_of_folders(tmp_path):
     assert part.arms[0].mean == pytest.approx(statistics.fmean(means))
     assert part.arms[0].deviation == pytest.approx(statistics.stdev(means))
     assert part.differences[0].mean == pytest.approx(-0.6)
-    assert comparison.notes == ["Left out, not at their end: going."]
+    assert comparison.notes == ["Skipped, unfinished: going."]
     assert compare([tmp_path], reference="ln").sets[0].differences[0].a == "norm=iln"
     assert compare([tmp_path], metric="ssim_y").sets[0].differences[0].mean == pytest.approx(-0.6 / 40)
 
@@ -179,9 +179,9 @@ def test_equal_images_and_other_images_are_left_out_and_named(tmp_path):
     part = comparison.sets[0]
     assert part.images == 2
     assert part.differences[0].mean == pytest.approx(0.15)
-    assert any("Only the 3 images that all runs were measured on are compared, of 4 in all" in note for note in part.notes)
-    assert any("psnr_y is infinite or undefined there" in note and "i1" in note for note in part.notes)
-    assert sweep_table(tmp_path) is not None  # its means are infinite, as the benchmark prints them
+    assert any("Only 3 of 4 images are compared, those in the results of all runs" in note for note in part.notes)
+    assert any("psnr_y is infinite or undefined (" in note and "i1" in note for note in part.notes)
+    assert sweep_table(tmp_path) is not None  # its means are infinite, as in the benchmark
 
 
 def test_only_arms_that_differ_in_one_key(tmp_path):
@@ -196,7 +196,7 @@ def test_only_arms_that_differ_in_one_key(tmp_path):
     }
 
 
-def test_labels_say_what_sets_an_arm_apart_and_no_more():
+def test_labels_contain_only_what_distinguishes_an_arm():
     ln = {"norm.name": "ln", "norm.block": "LayerNorm", "norm.ends": "same", "optim.lr": 1e-4}
     iln = {"norm.name": "iln", "norm.block": "ILN", "norm.ends": "affine", "optim.lr": 1e-4}
     assert arm_labels([ln, iln]) == ["norm=ln", "norm=iln"]
@@ -230,7 +230,7 @@ def test_equal_numbers_are_one_arm(tmp_path, attempts):
 
 
 def break_results(change):
-    """Turn a whole record into a broken one."""
+    """Return a function that changes the record of a run."""
 
     def write(folder):
         record = json.loads((folder / "results.json").read_text())
@@ -285,14 +285,14 @@ def test_a_broken_run_is_named_and_the_others_are_compared(tmp_path, attempts, c
     comparison = compare([tmp_path])
     assert {arm.label: list(arm.seeds) for arm in comparison.sets[0].arms} == {"norm=iln": [0, 1], "norm=ln": [0, 1]}
     (note,) = comparison.notes
-    assert note.startswith(f"Left out: {tmp_path / 'broken' / line}"), note
+    assert note.startswith(f"Skipped: {tmp_path / 'broken' / line}"), note
     assert "\n" not in note
     assert sweep_table(tmp_path).notes[0] == note
     attempts.refused("compare")
 
 
 def test_infinite_metrics_are_strict_json_and_come_back(tmp_path, attempts):
-    """PSNR of equal images, as it is written now and as earlier versions wrote it."""
+    """The infinite PSNR of equal images is read from files of this version and of earlier versions."""
     psnr = {"a": {"psnr": math.inf}, "b": {"psnr": 30.5}}
     record = {"task": "x", "protocol": {"metrics": ["psnr"]}, "test_sets": {"s": {"metrics": {"psnr": math.inf}, "per_image": psnr}}}
     write_results(tmp_path / "new.json", record)
@@ -309,18 +309,18 @@ def test_infinite_metrics_are_strict_json_and_come_back(tmp_path, attempts):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere"], "nowhere: no such folder; expected that of a sweep or a run"),
+        (["nowhere"], "nowhere: no such folder; expected the folder of a sweep or a run"),
         (["empty"], "empty: no finished runs; expected folders with config.yaml and results.json"),
         (["a", "--metric", "psnr_b"], "--metric psnr_b: not measured by these runs; known: psnr_y, ssim_y"),
         (["a", "--test-set", "Set14"], "--test-set Set14: not measured by these runs; known: Set5"),
-        (["a", "--by", "model"], "--by model: no two arms differ in model alone; arms: norm=iln, norm=ln"),
-        (["a", "--reference", "rms"], "--reference rms: no arm is called so; arms: norm=iln, norm=ln"),
-        (["a", "b"], "a/ln and b/ln are runs of the same configuration and seed 0: name folders that hold only one of them"),
+        (["a", "--by", "model"], "--by model: no two arms differ only in model; arms: norm=iln, norm=ln"),
+        (["a", "--reference", "rms"], "--reference rms: no arm matches; arms: norm=iln, norm=ln"),
+        (["a", "b"], "a/ln and b/ln have the same configuration and seed 0: give folders that contain only one of them"),
         (["broken"], "broken/results.json: cannot be read"),
     ],
     ids=str,
 )
-def test_a_mistake_gets_one_line(tmp_path, monkeypatch, capsys, attempts, words, line):
+def test_a_user_error_gets_one_line(tmp_path, monkeypatch, capsys, attempts, words, line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     write_run(tmp_path / "a" / "ln", "ln", 0, images(30, 31))
@@ -336,17 +336,17 @@ def test_a_mistake_gets_one_line(tmp_path, monkeypatch, capsys, attempts, words,
     attempts.refused("compare")
 
 
-def test_no_finite_image_is_said(tmp_path):
+def test_no_finite_image_is_reported(tmp_path):
     write_run(tmp_path / "ln", "ln", 0, images(float("inf")))
     with pytest.raises(UserError, match="Set5: no image has a finite psnr_y in all runs"):
         compare([tmp_path])
 
 
-LOWER = {"psnr_y": {"higher_is_better": False, "digits": 1, "unit": ""}}  # as another package's metric records it
+LOWER = {"psnr_y": {"higher_is_better": False, "digits": 1, "unit": ""}}  # as recorded for a metric of another package
 
 
 def test_the_verdict_follows_the_recorded_direction(tmp_path):
-    """No code of the metric is needed, and its decimals are those of the record."""
+    """The metric's code is not needed: direction and decimals come from the record."""
     for seed in (0, 1):
         write_run(tmp_path / f"ln{seed}", "ln", seed, images(3.0 + seed, 3.2, 3.4), metrics=LOWER)
         write_run(tmp_path / f"iln{seed}", "iln", seed, images(2.5 + seed, 2.75, 2.875), metrics=LOWER)
@@ -365,7 +365,7 @@ def test_the_verdict_follows_the_recorded_direction(tmp_path):
     table = sweep_table(tmp_path)
     assert table is not None
     assert table.texts[0][3] == "2.9 ± 0.24 / 0.0719 ± 0.00589"
-    assert {row for row, _, part in best_numbers(table) if part == 0} == {1}, "the lowest, which is of iln0"
+    assert {row for row, _, part in best_numbers(table) if part == 0} == {1}, "the lowest mean, that of run iln0"
 
 
 def test_an_unknown_metric_without_a_recorded_direction_is_taken_as_higher_is_better(tmp_path):
@@ -379,7 +379,7 @@ def test_an_unknown_metric_without_a_recorded_direction_is_taken_as_higher_is_be
         file.write_text(json.dumps(record))
     comparison = compare([tmp_path], metric="edge")
     assert comparison.sets[0].differences[0].verdict.startswith("norm=iln is better; ")
-    assert comparison.notes == ["The runs do not record whether higher or lower edge is better: higher is taken as better."]
+    assert comparison.notes == ["The runs do not record whether a higher or a lower edge is better; higher is assumed to be better."]
     assert compare([tmp_path], metric="psnr_y").notes == []
 
 

@@ -1,4 +1,4 @@
-"""The comparison behind Figure 1: what its closing remarks say follows from the numbers."""
+"""The closing remarks on Figure 1 follow from the numbers."""
 
 from irformer.experiments.figure1 import figure1_remarks
 

@@ -1,4 +1,4 @@
-"""Folders of a sweep: names that can be pasted back unquoted, and runs that are found again however the sweep grows."""
+"""Folders of a sweep: names need no quotes, and existing runs are found again when the sweep is extended."""
 
 import re
 import shlex
@@ -73,30 +73,30 @@ def test_a_run_is_found_by_its_configuration(tmp_path, attempts):
         return find_job_folder(tmp_path / "s", Job(*FRONT, overrides), shared, lambda: {"seed": 0, **config})
 
     short = "sr_x2-swinir-ln-s0"
-    assert found(lr=0.1) == short, "there is no sweep yet"
+    assert found(lr=0.1) == short, "the sweep does not exist yet"
     hold_run(tmp_path / "s", short, seed=0, lr=0.1)
     assert found("lr=0.1", shared=("lr",), lr=0.1) == short
-    assert found("lr=0.1", lr=0.1) == short, "the sweep has grown by the key lr"
+    assert found("lr=0.1", lr=0.1) == short, "the sweep was extended by the key lr"
     assert found("lr=0.2", lr=0.2) == f"{short}-lr0.2"
     assert found("lr=0.3", shared=("lr",), lr=0.3) == f"{short}-lr0.3", "its own override accounts for the difference"
     assert found(lr=0.3) == short, "refused there"
     hold_run(tmp_path / "s", f"{short}-lr=0.4", seed=0, lr=0.4)
-    assert found("lr=0.4", lr=0.4) == f"{short}-lr=0.4", "irformer 0.1 named it"
+    assert found("lr=0.4", lr=0.4) == f"{short}-lr=0.4", "the name in irformer 0.1"
     assert found("lr=0.4", shared=("lr",), lr=0.5) == f"{short}-lr=0.4", "refused there"
     (tmp_path / "s" / short / "config.yaml").write_text("{")
-    assert found("lr=0.1", lr=0.1) == f"{short}-lr0.1", "a configuration that cannot be read is nobody's"
+    assert found("lr=0.1", lr=0.1) == f"{short}-lr0.1", "a configuration that cannot be read matches no run"
     for _ in range(8):
         attempts.handled(AREA)
 
 
 def pasted(line: str, folder: Path) -> list[str]:
-    """The words that a shell makes of a line."""
+    """Split a line into words as a shell does."""
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], cwd=folder, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.split("\0")[:-1]
 
 
 def test_folders_of_a_sweep_can_be_pasted_back(place, monkeypatch, capsys, attempts):
-    """As they stand in the sweep's output: after checkpoint=, resume= and init_from=, without quotes."""
+    """The folders in the sweep's output work after checkpoint=, resume= and init_from= without quotes."""
     words = ["-m", "optim.lr=1e-4,2e-3", "norm=iln", *QUICK, "trainer.max_steps=2", "sweep=s", "~callbacks.images"]
     printed = finish(place, "out", *words)
     folders = sorted(re.findall(r"wrote (runs/s/\S+)/results\.json", printed))
@@ -123,7 +123,7 @@ def test_a_sweep_grows_by_a_key_and_by_another_shared_value(place, monkeypatch, 
     type_here(monkeypatch, place, "-m", *words)
     assert f"wrote {first}/results.json" in capsys.readouterr().out
 
-    type_here(monkeypatch, place, "-m", *words, "optim.lr=2e-4,1e-3")  # the recipe's own, and another
+    type_here(monkeypatch, place, "-m", *words, "optim.lr=2e-4,1e-3")  # the recipe's default, and another value
     printed = capsys.readouterr().out
     assert f"complete: {first}\n" in printed
     assert f"wrote {first}-lr1e-3/results.json" in printed
@@ -131,7 +131,7 @@ def test_a_sweep_grows_by_a_key_and_by_another_shared_value(place, monkeypatch, 
     assert f"wrote {first}-lr3e-3/results.json" in capsys.readouterr().out
     type_here(monkeypatch, place, "-m", *words, "optim.lr=3e-3")
     assert f"complete: {first}-lr3e-3\n" in capsys.readouterr().out
-    type_here(monkeypatch, place, *words, "optim.lr=1e-3")  # alone
+    type_here(monkeypatch, place, *words, "optim.lr=1e-3")  # a single run
     assert f"complete: {first}-lr1e-3\n" in capsys.readouterr().out
     for _ in range(4):
         attempts.handled(AREA)
@@ -139,7 +139,7 @@ def test_a_sweep_grows_by_a_key_and_by_another_shared_value(place, monkeypatch, 
     config = place / first / "config.yaml"
     config.write_text(config.read_text().replace("beta", "betta").replace("window_size: 8", "window_size: 4"))
     err = refusal(monkeypatch, capsys, place, "-m", *words)
-    assert f"{first} holds a run of another configuration: " in err
+    assert f"{first} contains a run with another configuration: " in err
     attempts.refused(AREA)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, run again, made larger, refused: as people type them, in real processes."""
+"""Sweeps that are killed, repeated, extended and refused, in real processes."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ from irformer.imaging.images import write_image
 TINY = ["model=swinir_tiny", "model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "debug=fast", "trainer=cpu", "logger=csv"]
 QUICK = [*TINY, "data.val=val", "test_sets=[val]", "trainer.val_check_interval=4"]
 
-# Processes that are forked from one that has imported everything and started no thread.
+# Processes are forked from a server that has imported everything and started no threads.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["irformer.commands.train", "lightning.pytorch", "tensorboard"])
 
@@ -35,14 +35,14 @@ def _type(folder: Path, out: Path, words: tuple[str, ...]) -> None:
 
 
 def start(folder: Path, out: str, *words: str) -> BaseProcess:
-    """Type words after train.py in a process of its own, whose output goes to a file."""
+    """Start train.py in a separate process that writes its output to a file."""
     process = _context.Process(target=_type, args=(folder, folder / out, words))
     process.start()
     return process
 
 
 def finish(folder: Path, out: str, *words: str, status: int = 0) -> str:
-    """Type words after train.py, wait for the end, and give what was printed."""
+    """Run train.py in a separate process until it exits, and return its output."""
     process = start(folder, out, *words)
     process.join(240)
     printed = (folder / out).read_text()
@@ -73,7 +73,7 @@ def place(tmp_path):
 
 
 def test_a_killed_sweep_goes_on_and_grows(place, monkeypatch, capsys):
-    """SIGKILL in the second run; the same command with a further seed skips the first, resumes the second and starts the others."""
+    """After SIGKILL in the second run, the same command with another seed skips the first run, resumes the second and starts the rest."""
     words = ["-m", "norm=ln,iln", *QUICK, "trainer.max_steps=12", "sweep=s", "checkpoint_every=1"]
     process = start(place, "first.out", *words)
     sweep = place / "runs" / "s"
@@ -85,7 +85,7 @@ def test_a_killed_sweep_goes_on_and_grows(place, monkeypatch, capsys):
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     folders = {norm: next(sweep.glob(f"*-{norm}-s0*")) for norm in ("ln", "iln")}
-    assert not (folders["iln"] / "results.json").exists(), "killed too late: the run was at its end"
+    assert not (folders["iln"] / "results.json").exists(), "killed too late: the run was finished"
     before = (folders["ln"] / "results.json").stat().st_mtime_ns
 
     printed = finish(place, "again.out", *words, "seed=0,1")
@@ -99,7 +99,7 @@ def test_a_killed_sweep_goes_on_and_grows(place, monkeypatch, capsys):
         assert cell in table
     assert "mean of seeds 0, 1" in printed
 
-    # One run of it alone, and what has been changed behind its back: refused by name, the others go on.
+    # A single run of the sweep is skipped too. A run whose configuration was changed is refused by name, and the others continue.
     type_here(monkeypatch, place, "norm=ln", *QUICK, "trainer.max_steps=12", "sweep=s", "checkpoint_every=1")
     assert f"complete: runs/s/{folders['ln'].name}\n" in capsys.readouterr().out
     config = folders["ln"] / "config.yaml"
@@ -109,13 +109,13 @@ def test_a_killed_sweep_goes_on_and_grows(place, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert exit_.value.code == 1
     assert f"complete: runs/s/{folders['iln'].name}\n" in captured.out
-    line = f"error: runs/s/{folders['ln'].name} holds a run of another configuration: optim.lr is 0.5 there and 0.0002 here; sweep=NAME"
+    line = f"error: runs/s/{folders['ln'].name} contains a run with another configuration: optim.lr is 0.5 there and 0.0002 here; sweep="
     assert line in captured.err
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_in_a_sweep_gets_processes_of_its_own(place):
-    """Lightning repeats the command for the second process; that must be the run's command and not the sweep's."""
+    """Lightning re-executes the command for the second process; this must be the run's command, not the sweep's."""
     words = ["-m", "seed=0", *QUICK, "sweep=s", "trainer.strategy=ddp", "trainer.devices=2"]
     printed = finish(place, "ddp.out", *words)
     assert "2 x cpu" in printed
@@ -161,7 +161,7 @@ def test_a_missing_extra_is_named(place, monkeypatch, capsys, word, extra):
 
 
 def command(folder: Path, *words: str) -> str:
-    """As `finish`, by a command of its own: launchers start processes that want to find the program that started them."""
+    """Run train.py as a command, because processes started by launchers must find the program that started them."""
     program = Path(__file__).parent.parent / "train.py"
     environment = {**os.environ, "PYTHONPATH": str(program.parent)}
     done = subprocess.run(
@@ -189,7 +189,7 @@ def test_launchers_give_the_runs_of_a_sweep_one_after_the_other(place, launcher)
 
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was(place):
-    """Optuna with a fixed seed comes to the same trials again and finds them complete."""
+    """Optuna with a fixed seed proposes the same trials again, and they are complete."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["-m", "norm=ln", "optim.lr=tag(log,interval(1e-5,1e-2))", *QUICK, "sweep=s", "sweeper=optuna"]
     command(place, *words, "hydra.sweeper.n_trials=2")

@@ -1,1 +1,1 @@
-"""The commands behind train.py and scripts/, one file each, and how a user's mistake is told in one line."""
+"""The commands behind train.py and scripts/, one module each, with one-line reports of user errors."""

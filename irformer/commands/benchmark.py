@@ -1,4 +1,4 @@
-"""Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
+"""Evaluate a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
 
 import hashlib
 import json
@@ -28,20 +28,20 @@ _WITHOUT_NETWORK = ("bicubic", "degraded")
 
 
 def benchmark() -> None:
-    """Measure a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
+    """Evaluate a checkpoint on test sets: python scripts/benchmark.py checkpoint=PATH|bicubic|degraded [task=sr_x2] 'test_sets=[Set5]'."""
     command(_benchmark, "benchmark")
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is measured.
+    """What is evaluated.
 
     Args:
-        restorer: applies it.
-        title: what tables call it.
-        task: that it is measured on.
-        sha256: of the file of weights; None without a network.
-        model: changes to what was read out of the file of weights.
+        restorer: the network or baseline.
+        title: its name in tables.
+        task: the task.
+        sha256: checksum of the weights file; None without a network.
+        model: overrides of the model configuration in the weights file.
     """
 
     restorer: Restorer
@@ -73,37 +73,37 @@ def _benchmark(cfg: DictConfig) -> None:
 
 
 def _folder(cfg: DictConfig, subject: _Subject, identity: dict[str, Any]) -> Path:
-    """Where results.json goes: the folder that the user names, or one below it whose name tells checkpoint and task apart.
+    """Return the folder of results.json: the folder given by the user, or a subfolder such as `first-sr_x2-1a2b3c4d`.
 
-    The name is a function of the weights in the file, of changes to the network, and of the task, the protocol and the extra metrics, not
-    of where the file lies: `first-sr_x2-1a2b3c4d`. In a multirun, a folder that the user names holds one such folder for each job.
+    The name depends on the weights, changes to the network, the task, the protocol and the extra metrics, but not on the file's path. In a
+    multirun, a folder given by the user contains one such folder for each job.
     """
     hydra = HydraConfig.get()
-    typed = {word.lstrip("+").partition("=")[0] for word in hydra.overrides.hydra}
-    if cfg.out is not None and "hydra.run.dir" in typed:
-        raise UserError(f"out={cfg.out} and hydra.run.dir={hydra.run.dir} both name the folder of results.json: give one of them")
+    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.hydra}
+    if cfg.out is not None and "hydra.run.dir" in given:
+        raise UserError(f"out={cfg.out} and hydra.run.dir={hydra.run.dir} both set the folder of results.json; give only one of them")
     degradation: Any = vars(subject.task.degradation)
     values = {**identity, "checkpoint": None if subject.sha256 else identity["checkpoint"], "degradation": degradation}
-    del values["metrics"]  # their directions follow from their names and classes
+    del values["metrics"]  # traits are determined by the names and classes of the metrics
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
     name = "-".join([_readable(Path(str(cfg.checkpoint)).stem), _readable(subject.task.label), digest])
     if hydra.mode == RunMode.MULTIRUN:
-        return Path(hydra.runtime.output_dir) if "hydra.sweep.subdir" in typed else Path(hydra.sweep.dir) / name
-    return Path(hydra.run.dir) if cfg.out is not None or "hydra.run.dir" in typed else Path(hydra.run.dir) / name
+        return Path(hydra.runtime.output_dir) if "hydra.sweep.subdir" in given else Path(hydra.sweep.dir) / name
+    return Path(hydra.run.dir) if cfg.out is not None or "hydra.run.dir" in given else Path(hydra.run.dir) / name
 
 
 def _readable(text: str) -> str:
-    """Text as part of a folder's name: no character that a shell or Hydra gives a meaning, and not too long."""
+    """Shorten text for a folder name, and replace characters that are special in a shell or in Hydra."""
     return re.sub(r"[^\w.+]+", "_", text)[:60].strip("_") or "checkpoint"
 
 
 def _without_network(cfg: DictConfig, checkpoint: str) -> _Subject:
-    task = build_task((cfg if _typed_task() else recorded_task("sr_x2", None, _words())).task, cfg.metrics)
+    task = build_task((cfg if _task_is_given() else recorded_task("sr_x2", None, _overrides())).task, cfg.metrics)
     fitting, restorer = baseline(task)
     if checkpoint == "bicubic" != fitting:
-        raise UserError(f"checkpoint=bicubic enlarges images, and {task.name} keeps their size: checkpoint=degraded measures its input")
+        raise UserError(f"checkpoint=bicubic upscales images, but {task.name} keeps their size; checkpoint=degraded evaluates its input")
     if checkpoint == "degraded" != fitting:
-        raise UserError(f"checkpoint=degraded: the input of {task.name} is smaller than its output: checkpoint=bicubic enlarges it")
+        raise UserError(f"checkpoint=degraded: the input of {task.name} is smaller than its output; checkpoint=bicubic upscales it")
     return _Subject(restorer, f"{checkpoint} (this run)", task, None, {})
 
 
@@ -117,7 +117,7 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     except UserError as error:
         raise UserError(f"{loaded.path}: the task in its record {error}") from None
     network: Any = loaded.network
-    task = build_task((cfg if _typed_task() else _trained_task(loaded, checkpoint)).task, cfg.metrics)
+    task = build_task((cfg if _task_is_given() else _trained_task(loaded, checkpoint)).task, cfg.metrics)
     if (network.scale, network.in_channels) != (task.scale, task.channels):
         raise UserError(
             f"checkpoint={checkpoint} was trained for {loaded.task or 'a task'} (scale {network.scale}, {network.in_channels} channels), "
@@ -129,25 +129,25 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
 
 
 def _trained_task(loaded: Checkpoint, checkpoint: str) -> DictConfig:
-    """The task that a network was trained for, with what the command line sets on top of it."""
+    """Return the task that a network was trained for, with the overrides of the command line."""
     if loaded.task is not None:
-        return recorded_task(loaded.task, loaded.task_config, _words())
+        return recorded_task(loaded.task, loaded.task_config, _overrides())
     network: Any = loaded.network
     name = f"sr_x{network.scale}"
     if network.in_channels == 3 and name in options("task"):
-        return recorded_task(name, None, _words())
+        return recorded_task(name, None, _overrides())
     raise UserError(
-        f"checkpoint={checkpoint} does not say which task it was trained for (scale {network.scale}, {network.in_channels} channels): "
+        f"checkpoint={checkpoint} does not record its task (scale {network.scale}, {network.in_channels} channels): "
         "give task=NAME, such as task=denoise_color_25"
     )
 
 
-def _words() -> list[str]:
+def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def _typed_task() -> bool:
-    return any(word.lstrip("+").startswith(("task=", "task@")) for word in _words())
+def _task_is_given() -> bool:
+    return any(override.lstrip("+").startswith(("task=", "task@")) for override in _overrides())
 
 
 def _sha256(file: Path) -> str:

@@ -1,7 +1,7 @@
-"""The command-line options of the commands that Hydra does not run.
+"""Argument parsers of the commands that do not use Hydra.
 
-This module imports nothing heavy: `irformer.entry` parses the command line with it first, so that `--help` and usage errors are answered
-before torch is loaded. Commands that take a configuration use Hydra's `key=value` instead.
+This module has no heavy imports: `irformer.entry` uses it first, so that `--help` and usage errors do not wait for torch. Commands that
+take a configuration use Hydra's `key=value` instead.
 """
 
 import argparse
@@ -12,36 +12,36 @@ from irformer.core.trust import add_trust_option
 from irformer.datasets.origins import GROUPS
 
 _RESTORED_NAMES = (
-    "An image of a folder, and any image where OUTPUT is a folder, is written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg "
-    "becomes OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png where there are several INPUTs. Images that would share a name keep their "
-    "suffix: a.png and a.jpg become a.png.png and a.jpg.png."
+    "If INPUT or OUTPUT is a folder, images are written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg becomes OUTPUT/sub/a.png, "
+    "or OUTPUT/FOLDER/sub/a.png if there are several INPUTs. Images whose names would collide keep their suffix: a.png and a.jpg become "
+    "a.png.png and a.jpg.png."
 )
 
-# Lines that enclose the table on docs/protocols.md.
+# Lines around the generated table in docs/protocols.md.
 START, END = "<!-- table -->", "<!-- end of table -->"
 
 
 def restore() -> argparse.ArgumentParser:
-    """The options of restore.py."""
+    """Return the parser of restore.py."""
     parser = argparse.ArgumentParser(
         description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never modified.",
         epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. If an image "
         "fails, it is reported and the others are restored. Ctrl-C stops after the current image. "
-        "Exit status: 0 all images are restored or existed already, 1 nothing was started, 3 some failed, 130 interrupted.",
+        "Exit status: 0 all images are restored or existed already, 1 nothing was restored, 3 some failed, 130 interrupted.",
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file or folder")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="image file for a single image, folder otherwise")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a file of weights")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if there is one")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a weights file")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs; otherwise they are skipped")
     add_trust_option(parser)
     return parser
 
 
 def export() -> argparse.ArgumentParser:
-    """The options of export.py."""
+    """Return the parser of export.py."""
     parser = argparse.ArgumentParser(description="Export the network of a checkpoint to one file that irformer or the official code loads.")
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a file of weights")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder or a weights file")
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument(
         "--format",
@@ -62,7 +62,7 @@ def export() -> argparse.ArgumentParser:
 
 
 def compare() -> argparse.ArgumentParser:
-    """The options of compare.py."""
+    """Return the parser of compare.py."""
     parser = argparse.ArgumentParser(
         description="Compare runs: means and standard deviations over seeds, and paired differences between arms (runs that differ only in "
         "the seed belong to one arm) with 95 % intervals over seeds and images. Runs that cannot be read are reported and skipped."
@@ -81,7 +81,7 @@ def compare() -> argparse.ArgumentParser:
 
 
 def reproduce() -> argparse.ArgumentParser:
-    """The options of reproduce.py; what follows the claim is Hydra's `key=value`, since it trains."""
+    """Return the parser of reproduce.py; arguments after the claim are Hydra's `key=value`, because it trains."""
     parser = argparse.ArgumentParser(
         description="Reproduce a claim of the i-LN paper (arXiv 2504.06629).",
         epilog="Example: reproduce.py figure1 budget=cpu out=runs/demo trainer.max_steps=200. budget=cpu takes minutes on a CPU, gpu about "
@@ -98,38 +98,38 @@ def reproduce() -> argparse.ArgumentParser:
 
 
 def speed() -> argparse.ArgumentParser:
-    """The options of speed.py."""
+    """Return the parser of speed.py."""
     parser = argparse.ArgumentParser(description="Measure the speed of irformer on this machine.")
     what = parser.add_subparsers(dest="what", required=True)
     data = what.add_parser("data", help="training samples per second on one core: packed store, sub-image files, whole image files")
-    data.add_argument("--seconds", type=float, default=3.0, help="processor time of each measurement in seconds (default 3)")
-    memory = what.add_parser("memory", help="memory of all processes while many batches are read")
+    data.add_argument("--seconds", type=float, default=3.0, help="CPU time of each measurement in seconds (default 3)")
+    memory = what.add_parser("memory", help="memory of all processes while reading many batches")
     memory.add_argument("--batches", type=int, default=20_000, help="batches of 16 samples (default 20,000)")
-    memory.add_argument("--workers", type=int, default=2, help="reading processes (default 2)")
+    memory.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     memory.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
     return parser
 
 
 def protocols() -> argparse.ArgumentParser:
-    """The options of protocols.py."""
+    """Return the parser of protocols.py."""
     parser = argparse.ArgumentParser(
-        description="Measure every task without a network on the test sets found in IRFORMER_DATA (or data/), and write the table between "
+        description="Evaluate the baseline of every task on the test sets found in IRFORMER_DATA (or data/), and write the table between "
         f"the lines {START} and {END} of a page."
     )
     parser.add_argument("page", type=Path, nargs="?", default=Path("docs/protocols.md"), help="default: docs/protocols.md")
-    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks, printed to the terminal; the page is not written")
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks; print the table and do not write the page")
     return parser
 
 
 def configuration() -> argparse.ArgumentParser:
-    """The options of configuration.py."""
-    parser = argparse.ArgumentParser(description="Write the page of all configuration keys from their descriptions.")
+    """Return the parser of configuration.py."""
+    parser = argparse.ArgumentParser(description="Write the reference of all configuration keys.")
     parser.add_argument("page", type=Path, nargs="?", default=Path("docs/configuration.md"), help="default: docs/configuration.md")
     return parser
 
 
 def tables() -> argparse.ArgumentParser:
-    """The options of tables.py."""
+    """Return the parser of tables.py."""
     parser = argparse.ArgumentParser(
         description="Write the tables of all models, norms and tasks (models.md, norms.md, tasks.md) from the configurations and classes."
     )
@@ -138,14 +138,14 @@ def tables() -> argparse.ArgumentParser:
 
 
 def prepare_data() -> argparse.ArgumentParser:
-    """The options of prepare_data.py."""
+    """Return the parser of prepare_data.py."""
     parser = argparse.ArgumentParser(description="List, download, pack and verify public data sets.")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
         "--data",
         type=Path,
         default=Path(os.environ.get("IRFORMER_DATA") or "data"),
-        help="data folder (default: the variable IRFORMER_DATA, or data)",
+        help="data folder (default: the environment variable IRFORMER_DATA, or data)",
     )
     packed = argparse.ArgumentParser(add_help=False)
     packed.add_argument("--packed", type=Path, metavar="FOLDER", help="folder of the packed stores (default: packed below the data folder)")

@@ -1,6 +1,6 @@
 """Write the tables of all models, norms and tasks: python scripts/tables.py [FOLDER].
 
-Every cell is read from a configuration file, read from a docstring, or measured on the object that the configuration builds.
+Every cell is read from a configuration file or a docstring, or measured on the object that the configuration builds.
 """
 
 import math
@@ -27,14 +27,14 @@ from irformer.tasks.task import Task
 
 WIDTH, HEIGHT = 1280, 720
 
-# Official code of the networks, by the module of their class. Papers are read from the modules' docstrings.
+# Official code of the networks by module name. Papers are read from the modules' docstrings.
 _CODE = {
     "swinir": "https://github.com/JingyunLiang/SwinIR",
     "hat": "https://github.com/XPixelGroup/HAT",
     "drct": "https://github.com/ming053l/DRCT",
     "restormer": "https://github.com/swz30/Restormer",
 }
-# Networks that are made for tasks that keep the size, although their class can also upscale.
+# Networks for tasks that keep the image size, although their class can also upscale.
 _SAME_SIZE = ("swinir_jpeg",)
 
 _MODELS = f"""# Models
@@ -100,10 +100,10 @@ def tables() -> None:
 
 
 def models_page(known_flops: Mapping[str, str] | None = None) -> str:
-    """The whole of docs/models.md.
+    """Return the text of docs/models.md.
 
     Args:
-        known_flops: cells of the column FLOPs, by model, that are not counted again.
+        known_flops: known cells of the FLOPs column by model, which are not counted again.
     """
     header = ["model", "network", "scale", "parameters", "FLOPs", "size multiple", "test padding", "source"]
     rows = [_model_row(name, (known_flops or {}).get(name)) for name in words("model", CONFIGS)]
@@ -111,19 +111,19 @@ def models_page(known_flops: Mapping[str, str] | None = None) -> str:
 
 
 def norms_page() -> str:
-    """The whole of docs/norms.md."""
+    """Return the text of docs/norms.md."""
     header = ["norm", "class", "description", "normalizes over", "scale", "parameters", "ends", "standardized input"]
     return _NORMS % _table(header, [_norm_row(name) for name in words("norm", CONFIGS)])
 
 
 def tasks_page() -> str:
-    """The whole of docs/tasks.md."""
+    """Return the text of docs/tasks.md."""
     header = ["task", "degradation in training", "in tests", "scale", "channels", "border", "metrics", "test sets"]
     return _TASKS % _table(header, [_task_row(name) for name in words("task", CONFIGS)])
 
 
 def _model_row(name: str, known_flops: str | None) -> list[str]:
-    if "???" in (CONFIGS / "model" / f"{name}.yaml").read_text(encoding="utf-8"):  # the command line says which network it is
+    if "???" in (CONFIGS / "model" / f"{name}.yaml").read_text(encoding="utf-8"):  # the command line selects the network
         return [f"`{name}`", _comment("model", name), *["any"] * 5, ""]
     scale = 1 if name in _SAME_SIZE else None
     node = {key: value for key, value in model_config(name, "ln", scale, 3).items() if key != "name"}
@@ -143,12 +143,12 @@ def _model_row(name: str, known_flops: str | None) -> list[str]:
 
 
 def count_flops(network: nn.Module, height: int, width: int) -> int:
-    """Floating-point operations of one forward pass on an RGB image, two for each multiply-add.
+    """Count the floating-point operations of one forward pass on an RGB image, two for each multiply-add.
 
     Args:
-        network: its cost grows linearly with the number of tiles of `size_multiple`.
-        height: of the input, in pixels; it is padded to the network's multiple.
-        width: of the input, in pixels.
+        network: a network whose cost is linear in the number of tiles of `size_multiple`.
+        height: height of the input in pixels, before padding to the network's multiple.
+        width: width of the input in pixels, before padding.
     """
     tile: Any = network.size_multiple
     one, two = _counted(network, tile, tile), _counted(network, tile, 2 * tile)
@@ -156,14 +156,14 @@ def count_flops(network: nn.Module, height: int, width: int) -> int:
 
 
 def _counted(network: nn.Module, height: int, width: int) -> int:
-    # The counter does not know the fused attention kernel of the CPU; the math kernel is made of matrix products.
+    # The counter does not support the fused CPU attention kernel; the math kernel consists of matrix products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, height, width))
     return counter.get_total_flops()
 
 
 def _source(kind: type) -> str:
-    """The paper that the docstring of a class's module names, and the official code."""
+    """Return links to the paper, from the docstring of the class's module, and to the official code."""
     doc = " ".join((sys.modules[kind.__module__].__doc__ or "").split())
     paper = re.search(r'\((.*?), ".*?", (.*?), arXiv (\d+\.\d+)\)', doc)
     assert paper is not None, f"{kind.__module__}: the docstring names no paper"
@@ -187,10 +187,10 @@ def _norm_row(name: str) -> list[str]:
 
 
 def normalizes_over(norm: nn.Module) -> str:
-    """Which values a norm's output depends on, besides the same value of its input, in words.
+    """Describe the input values that an output of a norm depends on, besides its own input.
 
     Args:
-        norm: of four channels, in training mode.
+        norm: a norm of four channels in training mode.
     """
     x = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     changed = x.clone()
@@ -228,7 +228,7 @@ def _parameters(scheme: NormScheme) -> str:
 
 
 def _task_row(name: str) -> list[str]:
-    if "${" in read_yaml(CONFIGS / "task" / f"{name}.yaml").get("name", ""):  # a family: the command line completes it
+    if "${" in read_yaml(CONFIGS / "task" / f"{name}.yaml").get("name", ""):  # a family: the command line sets the level
         return [f"`{name}`", _comment("task", name), *["any"] * 6]
     task: Task = instantiate(compose("train", [f"task={name}", "name=table"]).task)
     trained, tested = _degradation(task)
@@ -245,7 +245,7 @@ def _task_row(name: str) -> list[str]:
 
 
 def _degradation(task: Task) -> tuple[str, str]:
-    """What a task does to images in training and in tests."""
+    """Describe a task's degradation in training and in tests."""
     match task.degradation:
         case Downscale(variant=variant):
             return "bicubic, MATLAB's imresize", f"official LR files, or imresize on {variant.removeprefix('matlab_')}"
@@ -261,7 +261,7 @@ def _degradation(task: Task) -> tuple[str, str]:
 
 
 def _summary(kind: type) -> str:
-    """The first paragraph of a docstring."""
+    """Return the first paragraph of a docstring."""
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
 
 
@@ -270,7 +270,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _comment(group: str, name: str) -> str:
-    """The comment at the top of a configuration file, its first sentence."""
+    """Return the first sentence of the comment at the top of a configuration file."""
     lines = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.lstrip("# ") for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
     return re.sub(r", [\d.]+M parameters( at x\d)?", "", text.partition(". ")[0]).partition(":")[0].rstrip(".")

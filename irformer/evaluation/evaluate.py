@@ -1,4 +1,4 @@
-"""Restoring test sets and measuring the results: one function, used in validation, at the end of a run and by scripts/benchmark.py."""
+"""Evaluate restorers on test sets; validation, the end of a run and scripts/benchmark.py all use this module."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,13 +20,15 @@ Metrics = dict[str, float]
 
 
 def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metrics, NDArray[np.uint8]]:
-    """Restore one degraded image and measure it against the clean one: the one place where a number of this project comes from.
+    """Restore one degraded image and compare it with the clean image.
+
+    All metrics that irformer reports come from this function.
 
     Returns:
         The task's metrics (PSNR in dB, SSIM in [-1, 1]) and the restored image [H, W, C], uint8.
 
     Raises:
-        NonFiniteOutputError: the restorer's output is not finite; the image is named.
+        NonFiniteOutputError: the restorer's output is not finite; the message names the image.
     """
     try:
         restored = restorer(pair.lq)
@@ -37,7 +39,7 @@ def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metr
 
 @dataclass(frozen=True)
 class SetResult:
-    """The metrics of every image of a test set, in their order."""
+    """The metrics of each image of a test set, in order."""
 
     name: str
     lq_source: str
@@ -46,12 +48,12 @@ class SetResult:
 
     @property
     def metrics(self) -> Metrics:
-        """Means over the images, as papers report them: of each image's dB, never of pooled errors."""
+        """Means over the images, as in papers: PSNR is averaged in dB, not computed from pooled errors."""
         rows = list(self.per_image.values())
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for results.json; infinite metrics as `irformer.evaluation.results.strict` writes them."""
+        """Return plain values for results.json; `irformer.evaluation.results.strict` converts infinite metrics."""
         values: dict[str, Any] = {
             "images": len(self.per_image),
             "lq": self.lq_source,
@@ -63,12 +65,12 @@ class SetResult:
 
 
 def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
-    """Restore and measure every image of a test set.
+    """Restore and evaluate every image of a test set.
 
     Args:
-        restorer: degraded to restored image.
-        test_set: the images, and the protocol of its task.
-        on_image: called with the name of each image when it is done, to show progress.
+        restorer: maps degraded to restored images.
+        test_set: the images, with their task and its protocol.
+        on_image: called with the name of each finished image, to show progress.
     """
     result = SetResult(test_set.name, test_set.lq_source, test_set.remarks)
     for pair in test_set:
@@ -82,13 +84,13 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
 
 
 def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
-    """What results.json holds: which weights, which task and protocol, the directions of the metrics, and every number.
+    """Return the content of results.json: checkpoint, task, protocol, metric traits and all results.
 
     Args:
-        checkpoint: what was measured.
+        checkpoint: the evaluated checkpoint or baseline.
         task: the task.
-        padding: of the restorer, which the protocol may have left to the network.
-        results: of each test set.
+        padding: the restorer's padding; the protocol may leave it to the network.
+        results: the result of each test set.
     """
     return {
         "checkpoint": checkpoint,
@@ -107,7 +109,7 @@ def _published() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published result: which model, trained on what, its metrics on each test set, and where its protocol is another than the run's."""
+    """A published result: model, training data, metrics on each test set, and differences between its protocol and the task's."""
 
     model: str
     train_data: str | None
@@ -116,32 +118,31 @@ class PublishedRow:
     test_sets: dict[str, Metrics]
 
 
-# Rules that make another task of it: rows at another level are left out, while rows under another rule are marked.
+# Rules that define the degradation level: rows at another level are omitted, while rows under any other differing rule are marked.
 _LEVELS = ("sigma", "quality")
-# What a published row does not depend on: each network was measured with the padding of its own test code.
-_NOT_OF_ROWS = ("padding", "metrics")
+# Rules that are not compared: each network was evaluated with the padding of its own test code.
+_NOT_COMPARED = ("padding", "metrics")
 
 
 def published_rows(task: Task, test_sets: Sequence[str]) -> list[PublishedRow]:
-    """The published results for a task that cover at least one of the test sets, in the order of their publication.
+    """Return the published results for a task on at least one of the test sets, in order of publication.
 
-    A blind task is compared with the blind rows that were measured at its level. A task whose degradation departs from configs/task has
-    no published rows.
+    A blind task is compared with the blind rows at its level. A task whose degradation differs from configs/task has no published rows.
     """
     own = {key.removeprefix("protocol."): there for key, (there, _) in task.changes.items()}
     if any(not key.startswith("protocol.") for key in task.changes):
         return []
-    own = {name: there for name, there in own.items() if name not in _NOT_OF_ROWS and there is not None}
+    own = {name: there for name, there in own.items() if name not in _NOT_COMPARED and there is not None}
     rows: dict[tuple[str, str | None, str, tuple[str, ...]], PublishedRow] = {}
     for entry in _published():
         if entry["task"] != task.name or entry["test_set"] not in test_sets:
             continue
-        rules = {**own, **entry["protocol"]}  # what a row does not say is the task's own rule
+        rules = {**own, **entry["protocol"]}  # a rule that the row omits is the task's default
         differing = {name: value for name, value in rules.items() if getattr(task.protocol, name) not in (None, value)}
         if any(name in differing for name in _LEVELS):
             continue
-        told = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())
-        key = (entry["model"], entry.get("train_data"), entry["source"], told)
+        differences = tuple(f"{name} {value}, here {getattr(task.protocol, name)}" for name, value in differing.items())
+        key = (entry["model"], entry.get("train_data"), entry["source"], differences)
         row = rows.setdefault(key, PublishedRow(*key, test_sets={}))
         row.test_sets[entry["test_set"]] = {name: value for name, value in entry.items() if name in METRICS}
     return list(rows.values())

@@ -1,7 +1,7 @@
-"""results.json: what a run or a benchmark has measured, as strict JSON.
+"""Read and write results.json, the results of a run or a benchmark, as strict JSON.
 
-JSON has no infinity, but the PSNR of two equal images is infinite. It is written as the string "Infinity" and read back as a number; the
-bare word that Python's json module writes by default, which files of earlier versions hold, is read as well.
+JSON has no infinity, but the PSNR of two equal images is infinite. It is written as the string "Infinity" and read back as a number.
+Files of earlier versions contain the bare word that Python's json module writes by default; it is read too.
 """
 
 import json
@@ -48,18 +48,18 @@ class _Traits(_Lenient):
 class _Record(_Lenient):
     task: str
     protocol: _Protocol
-    metrics: dict[str, _Traits] = {}  # files of earlier versions do not have it
+    metrics: dict[str, _Traits] = {}  # missing in files of earlier versions
     test_sets: dict[str, _Set]
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a results.json of a run or a benchmark.
+    """Read the results.json of a run or a benchmark.
 
     Returns:
-        The record (see `irformer.evaluation.evaluate.results_record`), with every metric as a number, finite or infinite.
+        The record (see `irformer.evaluation.evaluate.results_record`); every metric is a finite or infinite number.
 
     Raises:
-        UserError: the file cannot be read, is not JSON, lacks a key, or holds a metric that is not a number.
+        UserError: the file cannot be read, is not JSON, lacks a key, or contains a metric that is not a number.
     """
     try:
         record = _Record.model_validate(json.loads(path.read_text(encoding="utf-8"))).model_dump(exclude_unset=True)
@@ -74,13 +74,13 @@ def read_results(path: Path) -> dict[str, Any]:
         reason = f"{key}: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
-    raise UserError(f"{path}: cannot be read ({' '.join(reason.split())}); expected what a run or a benchmark writes at its end")
+    raise UserError(f"{path}: cannot be read ({' '.join(reason.split())}); expected the results.json of a run or a benchmark")
 
 
 def metric_traits(record: Mapping[str, Any]) -> dict[str, MetricTraits]:
-    """Direction, decimals and unit of the metrics of a record, by name, without the code of any metric.
+    """Return direction, decimals and unit of each metric of a record by name, without importing any metric's code.
 
-    A record of an earlier version does not hold them. Its built-in metrics are known by their names, and others are missing here.
+    Records of earlier versions do not contain traits. Their built-in metrics are looked up by name; other metrics are omitted.
     """
     names = dict.fromkeys(name for part in record["test_sets"].values() for name in part["metrics"])
     built_in = {name: METRICS[name].traits for name in names if name in METRICS}
@@ -89,14 +89,14 @@ def metric_traits(record: Mapping[str, Any]) -> dict[str, MetricTraits]:
 
 
 def agreed_traits(metric: str, records: Mapping[Path, Mapping[str, Any]]) -> MetricTraits | None:
-    """The traits of a metric in several records; None where none of them knows it.
+    """Return the traits of a metric from several records, or None if no record contains them.
 
     Args:
-        metric: its name.
-        records: by the folders of their runs.
+        metric: the metric's name.
+        records: records by the folder of their run.
 
     Raises:
-        UserError: two records have different directions.
+        UserError: two records disagree on the direction.
     """
     known = {folder: traits[metric] for folder, record in records.items() if metric in (traits := metric_traits(record))}
     directions = {traits.higher_is_better: folder for folder, traits in known.items()}
@@ -108,13 +108,13 @@ def agreed_traits(metric: str, records: Mapping[Path, Mapping[str, Any]]) -> Met
 
 
 def write_results(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as strict JSON, to a temporary file that then replaces the old one."""
+    """Write a record atomically as strict JSON."""
     text = json.dumps(strict(record), indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def strict(value: Any) -> Any:
-    """A copy of plain values in which JSON can say every number: an infinite one becomes the string "Infinity" or "-Infinity"."""
+    """Return a copy of plain values for strict JSON: infinite numbers become the strings "Infinity" and "-Infinity"."""
     if isinstance(value, Mapping):
         return {key: strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""The paper's claims as experiments."""
+"""Experiments that reproduce the claims of the i-LN paper."""

@@ -1,7 +1,7 @@
-"""Claims of the i-LN paper, each by one command: the runs that it compares, what came out, and what that says.
+"""Reproduce Figure 1 of the i-LN paper: train the arms, compare their features and results, and draw conclusions.
 
-Every arm is an ordinary run in the experiment's folder. What is finished there is never deleted or trained again. The numbers in the
-closing remarks are computed from the runs' files, and so is what they say.
+Each arm is an ordinary run in the experiment's folder. Finished arms are never deleted or trained again. The closing remarks are computed
+from the runs' files.
 """
 
 import csv
@@ -34,7 +34,7 @@ from irformer.weights.checkpoints import BEST, load_checkpoint
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """One side of a comparison before it is trained: the folder of its run, how figures call it, and the overrides that make it."""
+    """An arm of a comparison before training: the name of its folder, its title in figures, and its overrides."""
 
     name: str
     title: str
@@ -42,16 +42,16 @@ class PlannedArm:
 
     @property
     def line(self) -> str:
-        """The title in one line, for tables."""
+        """The title on one line, for tables."""
         return " ".join(self.title.split())
 
 
-# As the official networks are built, and between them the control in which only the norm inside the blocks differs from i-LN.
+# The two official networks, and between them a control that differs from i-LN only in the norm inside the blocks.
 FIGURE1_ARMS = (
     PlannedArm("ln", "LayerNorm\n(official baseline)", ("norm=ln",)),
     PlannedArm(
         "control",
-        "LayerNorm in the blocks,\naffine ends, standardised input",
+        "LayerNorm in the blocks,\naffine ends, standardized input",
         ("norm=ln", "norm.ends=affine", "norm.standardize_input=true"),
     ),
     PlannedArm("iln", "i-LN\n(official)", ("norm=iln",)),
@@ -60,7 +60,7 @@ FIGURE1_ARMS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the finished run of an arm came to, read from its folder; magnitude and entropy are the last group's at the last step."""
+    """The results of an arm's finished run; magnitude and entropy are those of the last group at the last step."""
 
     arm: PlannedArm
     steps: int
@@ -72,34 +72,34 @@ class Outcome:
 
 
 def reproduce_figure1(budget: str, out: Path, overrides: list[str], console: Console) -> None:
-    """Train the arms of Figure 1 one after the other, and write figure1.png, dynamics.csv, results.json and report.html.
+    """Train the arms of Figure 1 one after another, and write figure1.png, dynamics.csv, results.json and report.html.
 
-    The arms are ordinary runs in one folder. An arm that is finished there is taken as it is, and one that was interrupted is resumed.
+    The arms are ordinary runs in subfolders. Finished arms are reused, and interrupted ones are resumed.
 
     Args:
         budget: `cpu` (minutes), `gpu` (hours) or `paper`.
-        out: the folder, with a folder for each arm's run.
-        overrides: further ones for all arms, as on train.py's command line.
+        out: the output folder; each arm's run is in a subfolder.
+        overrides: overrides of train.py for all arms.
         console: where progress, table and remarks are printed.
 
     Raises:
-        UserError: the folder of an arm holds a run of another configuration; nothing has been trained then.
+        UserError: the folder of an arm contains a run with another configuration; raised before any training.
     """
-    words = {arm: [f"experiment=figure1_{budget}", f"name={arm.name}", *arm.overrides, *overrides] for arm in FIGURE1_ARMS}
-    configs = {arm: compose("train", words[arm]) for arm in FIGURE1_ARMS}
+    arm_overrides = {arm: [f"experiment=figure1_{budget}", f"name={arm.name}", *arm.overrides, *overrides] for arm in FIGURE1_ARMS}
+    configs = {arm: compose("train", arm_overrides[arm]) for arm in FIGURE1_ARMS}
     for arm, cfg in configs.items():
-        require_same_run(cfg, out / arm.name, _ELSEWHERE)
+        require_same_run(cfg, out / arm.name, _REMEDY)
     for number, (arm, cfg) in enumerate(configs.items(), start=1):
         console.print(Text(f"{number} of {len(configs)}: {' '.join(arm.overrides)}", "bold"))
         try:
-            finish_run(cfg, out / arm.name, console, _ELSEWHERE, words[arm], quiet=True)
+            finish_run(cfg, out / arm.name, console, _REMEDY, arm_overrides[arm], quiet=True)
         except Stopped:
-            console.print(Text(f"stopped in {out / arm.name}: the same command resumes it"), soft_wrap=True)
+            console.print(Text(f"stopped in {out / arm.name}; run the same command again to resume"), soft_wrap=True)
             raise
     _write_figure1(out, configs[FIGURE1_ARMS[0]], console)
 
 
-_ELSEWHERE = "out=FOLDER starts the comparison in another folder"
+_REMEDY = "out=FOLDER starts the comparison in another folder"
 
 
 def _outcome(arm: PlannedArm, folder: Path, test_set: str) -> Outcome:
@@ -120,11 +120,11 @@ def _outcome(arm: PlannedArm, folder: Path, test_set: str) -> Outcome:
 
 
 def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
-    """Write the comparison from the arms' files alone.
+    """Write the comparison from the files of the arms.
 
     Args:
-        out: folder of the arms' folders.
-        cfg: configuration of an arm, of which only what all arms share is read.
+        out: the output folder.
+        cfg: the configuration of any arm; only keys that all arms share are read.
         console: where table and remarks are printed.
     """
     task = build_task(cfg.task)
@@ -146,7 +146,7 @@ def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
     write_page(
         out / "report.html",
         title="LayerNorm against i-LN: Figure 1 of arXiv 2504.06629",
-        facts={
+        summary={
             "task": task.label,
             "data": f"{cfg.data.name}; measured on {test_set.name}, {len(test_set)} images",
             "network": f"{cfg.model.name}, {sum(p.numel() for p in network.parameters()):,} parameters with {FIGURE1_ARMS[0].line}",
@@ -166,30 +166,30 @@ def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
 
 
 def _devices(out: Path) -> list[str]:
-    """The devices on which the arms were trained, from what each start has recorded."""
+    """Return the devices on which the arms were trained, as recorded at each start."""
     starts = [start for arm in FIGURE1_ARMS for start in json.loads((out / arm.name / PROVENANCE).read_text(encoding="utf-8"))["starts"]]
     return list(dict.fromkeys(f"{len(start['devices'])} x {start['devices'][0]}" for start in starts))
 
 
 def figure1_remarks(magnitude: dict[str, float]) -> list[str]:
-    """What the magnitudes of the last group's output at the end of the arms `ln`, `control` and `iln` say, in two sentences."""
+    """Interpret the final magnitudes of the last group's output in the arms `ln`, `control` and `iln`, in two remarks."""
     ln, control, iln = (magnitude[name] for name in ("ln", "control", "iln"))
-    ratio = f"{ln:.3g} and {iln:.3g}, a ratio of {ln / iln:,.0f}"
-    first = f"At the end the last group's features have a mean square of {ratio}, in official LayerNorm and official i-LN."
+    values = f"{ln:.3g} with official LayerNorm and {iln:.3g} with official i-LN"
+    first = f"At the end of training, the mean square of the last group's features is {values}, a ratio of {ln / iln:,.0f}."
     if not ln > 10 * iln:
-        return [first, "At this budget LayerNorm has not diverged, so that the control has nothing to explain."]
-    # Where the control lies between i-LN (0) and LayerNorm (1) on the logarithmic scale that the figure has.
-    place = math.log(control / iln) / math.log(ln / iln)
-    if place < 0.25:
-        said = "the divergence comes from LayerNorm at the network's ends and its input, not from the norm inside the blocks"
-    elif place > 0.75:
-        said = "the divergence comes from the norm inside the blocks"
+        return [first, "At this budget LayerNorm has not diverged, so the control has nothing to explain."]
+    # Position of the control between i-LN (0) and LayerNorm (1) on a logarithmic scale, as in the figure.
+    position = math.log(control / iln) / math.log(ln / iln)
+    if position < 0.25:
+        conclusion = "the divergence comes from LayerNorm at the network's ends and its input, not from the norm inside the blocks"
+    elif position > 0.75:
+        conclusion = "the divergence comes from the norm inside the blocks"
     else:
-        said = "both the norm inside the blocks and the network's ends have a share in the divergence"
+        conclusion = "both the norm inside the blocks and the network's ends contribute to the divergence"
     return [
         first,
-        f"The control, LayerNorm in the blocks but i-LN's ends and input, comes to {control:.3g}: {control / iln:.3g} times i-LN, "
-        f"{control / ln:.2g} times LayerNorm. So at this budget {said}.",
+        f"The control (LayerNorm in the blocks, but i-LN's ends and input) reaches {control:.3g}: {control / iln:.3g} times i-LN, "
+        f"{control / ln:.2g} times LayerNorm. At this budget, {conclusion}.",
     ]
 
 
@@ -208,8 +208,8 @@ def _table(outcomes: list[Outcome], untrained: str, metrics: Metrics, test_set: 
     ]
     quality = f"{test_set.name}: {' / '.join(metrics)}"
     header = ["", "steps", "loss", quality, "last group's magnitude", "entropy (nats)"]
-    notes = ["Loss: mean over the last tenth of what was logged. Magnitude: mean square of the features. Entropy: of the channels' shares."]
-    return ResultTable("Figure 1: what the features of the last group come to", header, rows, notes)
+    notes = ["Loss: mean over the last tenth of the log. Magnitude: mean square of the features. Entropy: entropy of the channels' shares."]
+    return ResultTable("Figure 1: features of the last group at the end of training", header, rows, notes)
 
 
 def _record(outcomes: list[Outcome], untrained: str, metrics: Metrics, test_set: TestSet, remarks: list[str]) -> dict[str, Any]:
@@ -234,10 +234,10 @@ def _record(outcomes: list[Outcome], untrained: str, metrics: Metrics, test_set:
 
 
 def _write_dynamics(path: Path, outcomes: list[Outcome]) -> None:
-    """The dynamics.csv of all arms in one file, with the arm in front."""
+    """Concatenate the dynamics.csv of all arms, with the arm in the first column."""
 
-    def write(aside: Path) -> None:
-        with aside.open("w", newline="") as file:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             for i, outcome in enumerate(outcomes):
                 with (path.parent / outcome.arm.name / "dynamics.csv").open(newline="") as part:

@@ -1,1 +1,1 @@
-"""Tables and pages."""
+"""Tables of results and HTML reports."""

@@ -1,4 +1,4 @@
-"""Tables of metrics, and pages of results."""
+"""Build tables of metrics and HTML reports."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -21,23 +21,23 @@ from irformer.tasks.task import Task
 
 
 def readable_console() -> Console:
-    """A console that does not fold tables in a log file or a pipe to the 80 columns of a terminal that is not there."""
+    """Return a console that does not wrap tables at 80 columns if the output is a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def format_metrics(metrics: Metrics) -> str:
-    """Metrics of one cell as papers print them: PSNR with two decimals, SSIM with four."""
+    """Format the metrics of one cell as papers do: PSNR with two decimals, SSIM with four."""
     return " / ".join(format_metric(name, value) for name, value in metrics.items())
 
 
 def format_metric(name: str, value: float) -> str:
-    """One metric as papers print it."""
+    """Format one metric as papers do."""
     return Number(value, known_traits(name).digits).text
 
 
 def known_traits(name: str, traits: Mapping[str, MetricTraits] | None = None) -> MetricTraits:
-    """The traits of a metric: the given ones, those of the built-in metric of that name, or the defaults."""
+    """Return the traits of a metric: the given ones, those of the built-in metric with this name, or the defaults."""
     if traits is not None and name in traits:
         return traits[name]
     return METRICS[name].traits if name in METRICS else MetricTraits()
@@ -49,37 +49,37 @@ def metric_numbers(
     traits: Mapping[str, MetricTraits] | None = None,
     deviations: Mapping[str, float | None] | None = None,
 ) -> Numbers:
-    """A cell of metrics.
+    """Return a table cell with metrics.
 
     Args:
         metrics: values by name.
-        names: of the column's metrics, in their order; what `metrics` lacks is missing in the cell.
-        traits: of the metrics that are not built in.
+        names: names of the column's metrics, in order; a metric that `metrics` lacks is a missing value.
+        traits: traits of metrics that are not built in.
         deviations: standard deviations by name.
     """
-    spreads = deviations or {}
+    deviations = deviations or {}
     return Numbers(
         tuple(
-            Number(metrics[name], known_traits(name, traits).digits, deviation=spreads.get(name)) if name in metrics else None
+            Number(metrics[name], known_traits(name, traits).digits, deviation=deviations.get(name)) if name in metrics else None
             for name in names
         )
     )
 
 
 def metric_column(name: str, metrics: Sequence[str], traits: Mapping[str, MetricTraits] | None = None) -> Column:
-    """A column of metrics, for cells by `metric_numbers`."""
+    """Return a column for cells created by `metric_numbers`."""
     return Column(name, tuple(Part(metric, known_traits(metric, traits).higher_is_better) for metric in metrics))
 
 
 def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
-    """Results on test sets, one row for each restorer, with the published rows of the task below them.
+    """Return a table of results with one row per restorer, followed by the published rows of the task.
 
-    A published row that was measured by another rule is marked, and the rule is told below the table.
+    Published rows measured under a different rule are marked, and a note below the table names the rule.
 
     Args:
-        task: what was measured, and how.
-        results: for each restorer its results, on the same test sets.
-        published: add the published rows.
+        task: the task, with its protocol.
+        results: the results of each restorer, all on the same test sets.
+        published: whether to add published rows.
     """
     traits = {name: metric.traits for name, metric in task.metrics.items()}
     metrics = list(traits)
@@ -94,27 +94,27 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         trained_on = f" ({known.train_data})" if known.train_data else ""
         mark = marks.setdefault(known.differences, "*" * (len(marks) + 1)) if known.differences else ""
         rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
-    notes += [f"{mark} measured by another rule: {'; '.join(differences)}." for differences, mark in marks.items()]
+    notes += [f"{mark} measured under a different rule: {'; '.join(differences)}." for differences, mark in marks.items()]
     columns = [metric_column(name, metrics, traits) for name in sets]
     return ResultTable(f"{task.label}: {' / '.join(metrics)}", ["", *columns], rows, notes)
 
 
 @dataclass(frozen=True)
 class CropRow:
-    """Parts of one image side by side, each with its caption."""
+    """Crops of one image, by caption."""
 
     name: str
     images: dict[str, NDArray[np.uint8]]
 
 
 def crop_rows(test_set: TestSet, restorers: dict[str, Restorer], images: int = 3, side: int = 96) -> list[CropRow]:
-    """The most detailed part of the first images of a test set: what each restorer makes of it, and the truth.
+    """Restore the first images of a test set, and return their most detailed crop from each restorer and from the ground truth.
 
     Args:
         test_set: degraded and clean images.
-        restorers: by caption.
-        images: how many.
-        side: of the part, in HQ pixels.
+        restorers: restorers by caption.
+        images: number of images.
+        side: side of the crop in HQ pixels.
     """
     rows = []
     for i in range(min(images, len(test_set))):
@@ -126,7 +126,7 @@ def crop_rows(test_set: TestSet, restorers: dict[str, Restorer], images: int = 3
 
 
 def _most_detailed(image: NDArray[np.uint8], side: int) -> tuple[slice, slice]:
-    """The square of [H, W, C] with the strongest edges, on a grid of half its side."""
+    """Return the square of [H, W, C] with the strongest edges, searched on a grid with a spacing of half its side."""
     height, width = image.shape[:2]
     edges = np.abs(cv2.Laplacian(image.mean(2), cv2.CV_64F))
     places = [(top, left) for top in range(0, max(1, height - side), side // 2) for left in range(0, max(1, width - side), side // 2)]
@@ -137,34 +137,34 @@ def _most_detailed(image: NDArray[np.uint8], side: int) -> tuple[slice, slice]:
 def write_page(
     path: Path,
     title: str,
-    facts: dict[str, str],
+    summary: dict[str, str],
     tables: Sequence[ResultTable],
     remarks: Sequence[str] = (),
     figure: Path | None = None,
     crops: Sequence[CropRow] = (),
 ) -> None:
-    """Write an HTML page that needs no other file.
+    """Write a self-contained HTML page.
 
     Args:
-        path: of the page.
-        title: its heading.
-        facts: what was run, as name and value.
-        tables: of results.
+        path: the file to write.
+        title: the heading.
+        summary: names and values that describe the run.
+        tables: tables of results.
         remarks: sentences below the tables.
         figure: a PNG file.
-        crops: parts of images.
+        crops: crops of restored images.
     """
     loader = jinja2.PackageLoader("irformer.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("report.html.j2").render(
         title=title,
-        facts=facts,
+        summary=summary,
         tables=tables,
         remarks=remarks,
         figure=_data_uri(figure.read_bytes()) if figure else None,
         crops=[(row.name, [(caption, _data_uri(_png(image))) for caption, image in row.images.items()]) for row in crops],
     )
-    write_atomically(path, lambda aside: aside.write_bytes(page.encode("utf-8", "backslashreplace")))
+    write_atomically(path, lambda temporary: temporary.write_bytes(page.encode("utf-8", "backslashreplace")))
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

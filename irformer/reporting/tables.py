@@ -1,6 +1,6 @@
-"""Tables of numbers, and their renderers: terminal, Markdown, CSV and LaTeX.
+"""Tables of numbers, with renderers for the terminal, Markdown, CSV and LaTeX.
 
-A table holds numbers with the decimals that they are printed with, so that each renderer decides how much of them to show.
+Cells contain numbers at full precision with the decimals to print, so each renderer can choose the precision.
 """
 
 import csv
@@ -20,10 +20,10 @@ class Number:
     """A number in a cell.
 
     Args:
-        value: the number, at full precision.
-        digits: decimals that are printed.
-        sign: print the sign of positive numbers too.
-        deviation: standard deviation, printed after ± with one decimal more, since it is small.
+        value: the number at full precision.
+        digits: decimals to print.
+        sign: whether to print the sign of positive numbers.
+        deviation: standard deviation, printed after ± with one more decimal.
     """
 
     value: float
@@ -33,12 +33,12 @@ class Number:
 
     @property
     def rounded(self) -> str:
-        """The number alone, as it is printed."""
+        """The printed number without its deviation."""
         return f"{self.value:{'+' if self.sign else ''}.{self.digits}f}"
 
     @property
     def text(self) -> str:
-        """The number and its deviation, as they are printed."""
+        """The printed number with its deviation."""
         return self.rounded if self.deviation is None else f"{self.rounded} ± {self.deviation:.{self.digits + 1}f}"
 
 
@@ -47,9 +47,9 @@ class Numbers:
     """Several numbers in one cell, such as PSNR and SSIM.
 
     Args:
-        values: one for each part of the column; None where there is none.
-        between: text between two numbers.
-        brackets: text around them.
+        values: one number for each part of the column; None is a missing value.
+        between: separator between two numbers.
+        brackets: text before the first and after the last number.
     """
 
     values: tuple[Number | None, ...]
@@ -58,16 +58,16 @@ class Numbers:
 
 
 Cell = str | Number | Numbers | None
-"""What a table holds in one place; None is a missing value."""
+"""The content of a table cell; None is a missing value."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one number in the cells of a column is.
+    """Describes one number in the cells of a column.
 
     Args:
-        name: such as `psnr_y`.
-        higher_is_better: the direction; None where no number is better than another.
+        name: the name, such as `psnr_y`.
+        higher_is_better: the direction; None if the numbers are not ranked.
     """
 
     name: str
@@ -79,8 +79,8 @@ class Column:
     """A column of numbers.
 
     Args:
-        name: in the header.
-        parts: what the numbers in each of its cells are, in their order.
+        name: the name in the header.
+        parts: descriptions of the numbers in each cell, in order.
     """
 
     name: str
@@ -89,12 +89,12 @@ class Column:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table as people read it.
+    """A table with a title and notes.
 
     Args:
-        title: above the table.
-        header: one column for each cell of a row; a string is a column without parts.
-        rows: of cells.
+        title: the title above the table.
+        header: the columns; a string is a column without parts.
+        rows: one cell for each column.
         notes: sentences below the table.
     """
 
@@ -105,7 +105,7 @@ class ResultTable:
 
     @property
     def columns(self) -> list[Column]:
-        """The columns."""
+        """The header as columns."""
         return [column if isinstance(column, Column) else Column(column) for column in self.header]
 
     @property
@@ -115,21 +115,21 @@ class ResultTable:
 
     @property
     def texts(self) -> list[list[str]]:
-        """The rows as text, numbers with their decimals and `-` for missing values."""
+        """The rows as text; numbers are rounded, and missing values are `-`."""
         return [[_text(cell, [number.text for number in _present(cell)]) for cell in row] for row in self.rows]
 
     def show(self, console: Console) -> None:
-        """Print the table on a terminal (`terminal`)."""
+        """Print the table to a terminal (see `terminal`)."""
         terminal(self, console)
 
     def markdown(self) -> str:
-        """The table in Markdown (`markdown`)."""
+        """Return the table in Markdown (see `markdown`)."""
         return markdown(self)
 
 
 def terminal(table: ResultTable, console: Console) -> None:
-    """Print a table on a terminal."""
-    # As Text, since names that users have given may look like rich's markup.
+    """Print a table to a terminal."""
+    # Text is not parsed, while names chosen by users may look like rich's markup.
     caption = Text("\n".join(table.notes), "table.caption") if table.notes else None
     printed = Table(title=Text(table.title, "table.title"), title_justify="left", caption=caption, caption_justify="left")
     for i, name in enumerate(table.names):
@@ -140,15 +140,15 @@ def terminal(table: ResultTable, console: Console) -> None:
 
 
 def markdown(table: ResultTable) -> str:
-    """A table in Markdown, with its notes below it and without its title."""
+    """Return a table in Markdown with its notes, without its title."""
     lines = [f"| {' | '.join(row)} |" for row in [table.names, ["---"] * len(table.header), *table.texts]]
     return "\n".join([*lines, "", *table.notes, ""])
 
 
 def csv_text(table: ResultTable) -> str:
-    """A table as CSV, one column for each number, at full precision and without title and notes.
+    """Return a table as CSV without title and notes: one column for each number, at full precision.
 
-    A missing value is empty. A column `NAME deviation` follows where a number has a deviation.
+    Missing values are empty. If numbers have deviations, a column `NAME deviation` follows.
     """
     columns = [_csv_column(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
     text = io.StringIO()
@@ -157,7 +157,7 @@ def csv_text(table: ResultTable) -> str:
 
 
 def _csv_column(column: Column, cells: Sequence[Cell]) -> list[list[str]]:
-    """The fields of a column: those of the header, then those of each row."""
+    """Return the fields of a column: those of the header, then those of each row."""
     numbers = [_values(cell) for cell in cells]
     width = max([1, len(column.parts), *(len(values) for values in numbers)])
     names = [part.name for part in column.parts]
@@ -181,9 +181,9 @@ def _exact(value: float) -> str:
 
 
 def latex(table: ResultTable) -> str:
-    r"""A table as a LaTeX tabular of the package booktabs; `\input` it into a table environment.
+    r"""Return a table as a LaTeX tabular that uses the booktabs package; `\input` it into a table environment.
 
-    The best number of each part with a direction is bold; numbers that print alike are equally good. Title and notes are comments.
+    The best number of each part with a direction is bold, including ties after rounding. Title and notes are comments.
     """
     best = best_numbers(table)
 
@@ -199,7 +199,7 @@ def latex(table: ResultTable) -> str:
         return _text(content, numbers) if numbers else "--"
 
     def line(cells: Sequence[str]) -> str:
-        # After the end of a line, LaTeX takes a bracket for an optional argument.
+        # LaTeX would parse a bracket after \\ as an optional argument.
         return ("{}" if cells[0].startswith("[") else "") + " & ".join(cells) + r" \\"
 
     lines = [
@@ -217,9 +217,9 @@ def latex(table: ResultTable) -> str:
 
 
 def best_numbers(table: ResultTable) -> set[tuple[int, int, int]]:
-    """Where the best numbers of a table are: row, column and part. Numbers that print alike are equally good.
+    """Return row, column and part of the best numbers of a table, including ties after rounding.
 
-    Only parts with a direction count, and only where there are at least two numbers. NaN is never the best.
+    Only parts that have a direction and at least two numbers are ranked. NaN is never the best.
     """
     found = set()
     for i, column in enumerate(table.columns):
@@ -236,7 +236,7 @@ def best_numbers(table: ResultTable) -> set[tuple[int, int, int]]:
 
 
 def _values(cell: Cell) -> tuple[Number | None, ...]:
-    """The numbers of a cell by part."""
+    """Return the numbers of a cell by part."""
     if isinstance(cell, Numbers):
         return cell.values
     return (cell,) if isinstance(cell, Number) else ()
@@ -247,7 +247,7 @@ def _present(cell: Cell) -> list[Number]:
 
 
 def _text(cell: Cell, numbers: Sequence[str]) -> str:
-    """The text of a cell, given that of its numbers."""
+    """Return the text of a cell, given the texts of its numbers."""
     if isinstance(cell, str):
         return cell
     if not numbers:
@@ -275,5 +275,5 @@ _ESCAPES = {character: rf"\{character}" for character in "&%$#_{}"} | {
 
 
 def _escaped(text: str) -> str:
-    """Text in which LaTeX finds no commands."""
+    """Escape the special characters of LaTeX."""
     return "".join(_ESCAPES.get(character, character) for character in text)

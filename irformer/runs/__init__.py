@@ -1,1 +1,1 @@
-"""Operations on runs: resuming, sweeps, arms and comparisons."""
+"""Operations on runs: resuming, sweeps and comparisons."""

@@ -1,4 +1,4 @@
-"""Finished runs of a folder, and the arms that they form: what is the same in two configurations, what differs, and a short name for it."""
+"""Read finished runs and group them into arms: compare configurations and derive short labels from their differences."""
 
 import json
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from irformer.errors import UserError
 from irformer.evaluation.results import read_results
 from irformer.schema.roles import described
 
-Config = dict[str, Any]  # flat: values by dotted key
+Config = dict[str, Any]  # flat, by dotted key
 
 
 def flat_config(config: DictConfig) -> Config:
-    """What decides a run's result, values by dotted key; references (`${optim.lr}`) stay as they are, so that each choice counts once."""
+    """Return the values that affect a run's result by dotted key; references (`${optim.lr}`) are kept, so that each choice counts once."""
     flat: Config = {}
 
     def visit(node: Any, prefix: str) -> None:
@@ -28,31 +28,31 @@ def flat_config(config: DictConfig) -> Config:
                 continue
             if isinstance(value, dict) and value:
                 visit(value, f"{name}.")
-            elif value != {}:  # an empty part says no more than a part that is missing, as `metrics` in runs of older versions
+            elif value != {}:  # an empty section equals a missing one, such as `metrics` in runs of older versions
                 flat[name] = value
 
-    # Through YAML, as a saved configuration has gone.
+    # A round trip through YAML gives the same types as in a saved configuration.
     visit(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(config)), resolve=False), "")
     return flat
 
 
 def read_config(file: Path) -> DictConfig:
-    """A run's config.yaml, to be compared: nothing is built from it, so that it may name classes that are not trusted.
+    """Read a run's config.yaml for comparison; nothing is built from it, so it may name untrusted classes.
 
     Raises:
-        UserError: it cannot be read, or is no plain data.
+        UserError: the file cannot be read, or is not plain data.
     """
     return read_saved_config(file)
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """The keys whose values differ, in the order of the first configuration; 1 and 1.0 are equal, 1 and true or "1" are not."""
+    """Return the keys whose values differ, in the order of the first configuration; 1 equals 1.0, but neither true nor "1"."""
     one, other = ({key: _exact(value) for key, value in config.items()} for config in (first, second))
     return [key for key in dict.fromkeys([*first, *second]) if one.get(key) != other.get(key)]
 
 
 def _exact(value: Any) -> str:
-    """A value as text that equal values share, and no others."""
+    """Return a text that is the same for equal values and different for all others."""
 
     def floats(value: Any) -> Any:
         if isinstance(value, dict):
@@ -66,13 +66,13 @@ def _exact(value: Any) -> str:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that has come to its end.
+    """A finished run.
 
     Args:
-        folder: of the run.
-        seed: of its configuration.
-        config: its configuration without the seed.
-        record: what its results.json holds.
+        folder: the run's folder.
+        seed: the run's seed.
+        config: the configuration without the seed.
+        record: the content of its results.json.
     """
 
     folder: Path
@@ -83,12 +83,12 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that are equal in everything but the seed.
+    """Runs that differ only in the seed.
 
     Args:
-        label: what sets it apart from the other arms, as `norm=iln`.
-        config: of its runs, without the seed.
-        runs: by seed, in ascending order.
+        label: a label that distinguishes the arm from the others, such as `norm=iln`.
+        config: the configuration of its runs without the seed.
+        runs: runs by seed, in ascending order.
     """
 
     label: str
@@ -98,12 +98,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """The runs at and below some folders, in the order of their paths.
+    """The runs in some folders and their subfolders, sorted by path.
 
     Args:
-        finished: those with a config.yaml and a results.json that can be read.
-        unfinished: folders of those without results.json.
-        broken: for each of those whose files cannot be read, one line that names the file and says why.
+        finished: runs whose config.yaml and results.json can be read.
+        unfinished: folders of runs without results.json.
+        broken: for each run whose files cannot be read, one line that names the file and the reason.
     """
 
     finished: list[FinishedRun]
@@ -112,16 +112,16 @@ class FoundRuns:
 
 
 def read_runs(folders: Sequence[Path]) -> FoundRuns:
-    """Read all runs at and below some folders, whatever launched them.
+    """Read all runs in some folders and their subfolders, regardless of how they were launched.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: a folder does not exist.
     """
     found = FoundRuns([], [], [])
     seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; expected that of a sweep or a run")
+            raise UserError(f"{folder}: no such folder; expected the folder of a sweep or a run")
         for file in sorted(folder.rglob("config.yaml")):
             if file.resolve() in seen:
                 continue
@@ -142,26 +142,26 @@ def _finished_run(config_file: Path, results: Path) -> FinishedRun:
         config = flat_config(read_config(config_file))
     except (OmegaConfBaseException, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{config_file}: cannot be read ({reason}); expected the configuration that a run has saved") from None
+        raise UserError(f"{config_file}: cannot be read ({reason}); expected the saved configuration of a run") from None
     seed = config.pop("seed", None)
     if not isinstance(seed, int):
-        raise UserError(f"{config_file}: seed is {seed}, expected a whole number, as in the configuration that a run has saved")
+        raise UserError(f"{config_file}: seed is {seed}, expected a whole number, as in the saved configuration of a run")
     return FinishedRun(config_file.parent, seed, config, read_results(results))
 
 
 def group_arms(runs: Sequence[FinishedRun]) -> list[Arm]:
-    """The arms that runs form, in the order of their first runs.
+    """Group runs into arms, in the order of their first runs.
 
     Raises:
-        UserError: two runs share configuration and seed.
+        UserError: two runs have the same configuration and seed.
     """
     groups: dict[str, dict[int, FinishedRun]] = {}
     for run in runs:
         seeds = groups.setdefault(_exact(run.config), {})
         if run.seed in seeds:
             raise UserError(
-                f"{seeds[run.seed].folder} and {run.folder} are runs of the same configuration and seed {run.seed}: "
-                "name folders that hold only one of them"
+                f"{seeds[run.seed].folder} and {run.folder} have the same configuration and seed {run.seed}: "
+                "give folders that contain only one of them"
             )
         seeds[run.seed] = run
     members = list(groups.values())
@@ -171,18 +171,18 @@ def group_arms(runs: Sequence[FinishedRun]) -> list[Arm]:
 
 
 def arm_labels(configs: Sequence[Config]) -> list[str]:
-    """A short label for each of several different configurations: what sets it apart, and no more.
+    """Return a minimal label for each of several different configurations, such that all labels differ.
 
-    A group that was chosen by a word (`norm=iln`) is called by it; what else it differs in is said only where the word alone would
-    not tell two apart. Where there is one configuration alone, its label is made of the names in it.
+    Groups with different names are labeled by name (`norm=iln`); their other differences appear only if the names alone are ambiguous. The
+    label of a single configuration consists of the names of its task, model and norm.
     """
     if len(configs) == 1:
-        named = [str(configs[0][f"{group}.name"]) for group in ("task", "model", "norm") if f"{group}.name" in configs[0]]
-        return [" ".join(named) or "all runs"]
+        parts = [str(configs[0][f"{group}.name"]) for group in ("task", "model", "norm") if f"{group}.name" in configs[0]]
+        return [" ".join(parts) or "all runs"]
     differing = _differing_in_any(configs)
-    words = [key for key in differing if key.count(".") == 1 and key.endswith(".name")]
-    chosen = {key.partition(".")[0] for key in words}
-    keys = [key for key in differing if key in words or key.partition(".")[0] not in chosen]
+    names = [key for key in differing if key.count(".") == 1 and key.endswith(".name")]
+    named = {key.partition(".")[0] for key in names}
+    keys = [key for key in differing if key in names or key.partition(".")[0] not in named]
     shown = [list(keys) for _ in configs]
     labels = [_describe(config, keys) for config in configs]
     for label in set(labels):
@@ -192,12 +192,12 @@ def arm_labels(configs: Sequence[Config]) -> list[str]:
             for i in alike:
                 shown[i] += further
     labels = [_describe(config, keys) for config, keys in zip(configs, shown, strict=True)]
-    if len(set(labels)) < len(labels):  # values that read the same: 1 and "1", "a b" and "ab"
+    if len(set(labels)) < len(labels):  # different values with the same text: 1 and "1", "a b" and "ab"
         labels = [
             " ".join(f"{key}={_exact(config[key]) if key in config else '-'}" for key in keys)
             for config, keys in zip(configs, shown, strict=True)
         ]
-    assert len(set(labels)) == len(labels), "configurations that differ have labels that differ"
+    assert len(set(labels)) == len(labels), "different configurations must have different labels"
     return labels
 
 

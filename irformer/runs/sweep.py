@@ -1,4 +1,4 @@
-"""The runs of a sweep: a run that is complete is skipped, and one that was interrupted is resumed; one table shows all of them."""
+"""Execute the runs of a sweep: skip complete runs, resume interrupted ones, and write one table of all results."""
 
 import os
 import signal
@@ -33,19 +33,19 @@ from irformer.weights.checkpoints import BEST, saved_validation
 
 
 class SweepTable(Callback):
-    """Names the folders of a multirun's runs, and writes one table of all of them: table.md after each run, the terminal at the end."""
+    """Hydra callback that names the folders of a multirun's runs, writes table.md after each run, and prints it at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the runs by the keys that the multirun sweeps."""
+        """Name the runs by the swept keys."""
         name_by_swept_keys(config, list(config.hydra.overrides.task))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Write what there is, since the others may take days, or fail."""
+        """Update table.md, because the remaining runs may take days or fail."""
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             self._write(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show the table of all runs."""
+        """Print the table of all runs."""
         table = self._write(Path(config.hydra.sweep.dir))
         if table is not None:
             table.show(readable_console())
@@ -53,106 +53,106 @@ class SweepTable(Callback):
     def _write(self, folder: Path) -> Any:
         table = sweep_table(folder)
         if table is not None:
-            write_atomically(folder / "table.md", lambda aside: aside.write_text(table.markdown(), encoding="utf-8"))
+            write_atomically(folder / "table.md", lambda temporary: temporary.write_text(table.markdown(), encoding="utf-8"))
         return table
 
 
-def refuse_many_launchers(words: Sequence[str]) -> None:
-    """Refuse `-m` where torchrun or srun has started several processes: each of them would start the whole sweep.
+def refuse_many_launchers(arguments: Sequence[str]) -> None:
+    """Refuse `-m` if torchrun or srun has started several processes, because each process would start the whole sweep.
 
     Args:
-        words: of the command line.
+        arguments: command-line arguments.
 
     Raises:
-        UserError: with the ways that work.
+        UserError: `-m` was given; the message lists the alternatives.
     """
-    if not {"-m", "--multirun"} & set(words):
+    if not {"-m", "--multirun"} & set(arguments):
         return
     if started_together():
         launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun"
         raise UserError(
-            f"-m under {launcher}: each process would start the whole sweep. Leave out {launcher} (a run of several devices gets its own "
-            f"processes), or -m and give sweep=NAME: {launcher} ... train.py sweep=NAME KEY=VALUE is one run"
+            f"-m under {launcher}: each process would start the whole sweep. Omit {launcher} (a run on several devices starts its own "
+            f"processes), or replace -m by sweep=NAME: {launcher} ... train.py sweep=NAME KEY=VALUE is one run"
         )
 
 
 def sweep_job(cfg: DictConfig, folder: Path, console: Console) -> float:
-    """Bring one run of a sweep to its end, from wherever it stands.
+    """Start, resume or skip one run of a sweep.
 
     Args:
-        cfg: of the run.
-        folder: of the run.
-        console: where it is said what is done.
+        cfg: the run's configuration.
+        folder: the run's folder.
+        console: where progress is printed.
 
     Returns:
-        The first metric of the best validation (PSNR in dB), which a sweeper such as Optuna maximises. The sign of a metric of which
-        lower is better is changed.
+        The first metric of the best validation (PSNR in dB), which a sweeper such as Optuna maximizes. A metric for which lower is better
+        is negated.
 
     Raises:
-        UserError: the folder holds a run of another configuration, or the run cannot be built.
+        UserError: the folder contains a run with another configuration, or the run cannot be built.
     """
     if cfg.resume not in (None, "auto"):
-        raise UserError(f"resume={cfg.resume} in a sweep: every run goes on by itself where it stands; sweep=NAME names the sweep")
+        raise UserError(f"resume={cfg.resume} in a sweep: interrupted runs resume automatically; sweep=NAME selects the sweep")
     hydra = HydraConfig.get()
-    words = list(hydra.overrides.task) if hydra.mode == RunMode.MULTIRUN else None
-    finish_run(cfg, folder, console, "sweep=NAME starts a sweep in another folder", words)
+    overrides = list(hydra.overrides.task) if hydra.mode == RunMode.MULTIRUN else None
+    finish_run(cfg, folder, console, "sweep=NAME starts a sweep in another folder", overrides)
     return _score(cfg, folder)
 
 
 def finish_run(
-    cfg: DictConfig, folder: Path, console: Console, elsewhere: str, words: Sequence[str] | None = None, quiet: bool = False
+    cfg: DictConfig, folder: Path, console: Console, remedy: str, overrides: Sequence[str] | None = None, quiet: bool = False
 ) -> None:
-    """Bring one of several runs to its end: a finished one stays as it is, an interrupted one is resumed, a missing one is started.
+    """Start a run, resume it if it was interrupted, or skip it if it is finished.
 
-    Nothing is deleted and nothing finished is trained again.
+    Nothing is deleted, and no finished run is trained again.
 
     Args:
-        cfg: of the run; `resume` and `name` are set as needed.
-        folder: of the run.
-        console: where it is said what is done.
-        elsewhere: how the user names another folder, for the message.
-        words: the run's own overrides of train.py, where this command makes several runs: a run of several processes then becomes a
-            command of its own, because Lightning repeats the command for each process. None where the command is this run.
-        quiet: leave the summary and the table of the run to its log.txt.
+        cfg: the run's configuration; `resume` and `name` are set as needed.
+        folder: the run's folder.
+        console: where progress is printed.
+        remedy: how to choose another folder, for error messages.
+        overrides: the run's overrides of train.py if this command executes several runs: a run with several processes then becomes a
+            separate command, because Lightning re-executes the command for each process. None if the command executes only this run.
+        quiet: write the summary and the table of the run only to its log.txt.
 
     Raises:
-        UserError: the folder holds a run of another configuration, or the run cannot be built.
+        UserError: the folder contains a run with another configuration, or the run cannot be built.
     """
-    finished = require_same_run(cfg, folder, elsewhere)
+    finished = require_same_run(cfg, folder, remedy)
     if finished:
-        _say(console, f"complete: {_shown(folder)}")
-    elif words is not None and _many_processes(cfg) and not started_together():
-        _run_in_own_process(words, folder)
+        _print(console, f"complete: {_relative(folder)}")
+    elif overrides is not None and _many_processes(cfg) and not started_together():
+        _run_in_own_process(overrides, folder)
     else:
         cfg.resume = None
         if has_checkpoint(folder):
-            _say(console, f"resumed: {_shown(folder)}")
+            _print(console, f"resumed: {_relative(folder)}")
             cfg.resume, cfg.name = str(folder), read_config(folder / "config.yaml").name
         build_run(cfg, folder).execute(Console(quiet=True) if quiet else console)
 
 
-def require_same_run(cfg: DictConfig, folder: Path, elsewhere: str) -> bool:
-    """Check that a folder holds no other run.
+def require_same_run(cfg: DictConfig, folder: Path, remedy: str) -> bool:
+    """Check that a folder does not contain a different run.
 
     Args:
-        cfg: of the run.
-        folder: of the run; it may not exist yet.
-        elsewhere: how the user names another folder, for the message.
+        cfg: the run's configuration.
+        folder: the run's folder; it may not exist yet.
+        remedy: how to choose another folder, for error messages.
 
     Returns:
-        Whether the run has come to its end.
+        Whether the run is finished.
 
     Raises:
-        UserError: what the folder holds is of another configuration.
+        UserError: the folder contains a run with another configuration.
     """
     done = is_complete(folder, cfg.trainer.max_steps)
     if not done and not has_checkpoint(folder):
         return False
     there, here = flat_config(read_config(folder / "config.yaml")), flat_config(cfg)
     if differing := differing_keys(there, here):
-        told = [f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} here" for key in differing[:3]]
+        shown = [f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} here" for key in differing[:3]]
         more = f", and {len(differing) - 3} more keys" if len(differing) > 3 else ""
-        raise UserError(f"{_shown(folder)} holds a run of another configuration: {'; '.join(told)}{more}; {elsewhere}")
+        raise UserError(f"{_relative(folder)} contains a run with another configuration: {'; '.join(shown)}{more}; {remedy}")
     return done
 
 
@@ -163,17 +163,17 @@ def _score(cfg: DictConfig, folder: Path) -> float:
 
 
 def _many_processes(cfg: DictConfig) -> bool:
-    """Whether Lightning would start further processes for a run by repeating this command, and with it the whole sweep."""
+    """Return whether Lightning would re-execute this command, and with it the whole sweep, to start more processes for a run."""
     return str(cfg.trainer.devices) != "1" or str(cfg.trainer.num_nodes) != "1"
 
 
 def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
-    """The same run as a command of its own, which Lightning can repeat for each further process.
+    """Execute a run as a separate command, which Lightning can re-execute for each additional process.
 
-    Ctrl-C reaches that process by itself and SIGTERM is passed on, so that it saves before it ends.
+    The process receives Ctrl-C directly, and SIGTERM is forwarded, so that it saves a checkpoint before it exits.
 
     Raises:
-        UserError: it has failed.
+        UserError: the process failed.
     """
     command = [
         sys.executable,
@@ -188,12 +188,12 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
     stopped = []
 
-    def pass_on(signum: int, _frame: FrameType | None) -> None:
+    def forward(signum: int, _frame: FrameType | None) -> None:
         stopped.append(128 + signum)
         if signum == signal.SIGTERM:
             process.send_signal(signum)
 
-    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = process.wait()
     finally:
@@ -202,13 +202,13 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
     if stopped:
         sys.exit(stopped[0])
     if status:
-        raise UserError(f"{_shown(folder)}: its process has ended with status {status}; what it said stands above")
+        raise UserError(f"{_relative(folder)}: the process exited with status {status}; see its output above")
 
 
-def _shown(folder: Path) -> str:
+def _relative(folder: Path) -> str:
     return os.path.relpath(folder)
 
 
-def _say(console: Console, line: str) -> None:
+def _print(console: Console, line: str) -> None:
     if rank() == 0:
         console.print(Text(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Which folder a run of a sweep belongs in: a name that can be pasted back, and the run that is there already."""
+"""Choose the folder of a run within a sweep: find an existing run, or create a name that needs no quoting."""
 
 import hashlib
 import re
@@ -17,21 +17,21 @@ from irformer.runs.arms import Config, differing_keys, flat_config, read_config
 from irformer.schema.roles import described
 from irformer.training.resuming import RESULTS, has_checkpoint
 
-# Overrides that are never words of a name: task, model, norm and seed are at its front, the others choose where and how runs are started.
+# Overrides that are not part of the suffix: task, model, norm and seed form the prefix, and the others choose how runs are started.
 _UNNAMED = ("task", "model", "norm", "seed", "launcher", "sweeper", "trainer")
-_LONGEST_NAME = 160  # characters; file systems end at 255 bytes
+_LONGEST_NAME = 160  # characters; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a sweep, as far as its folder is concerned.
+    """The properties of a sweep's run that determine its folder.
 
     Args:
         task: name of the task.
         model: name of the model.
         norm: name of the norm.
-        seed: of the run.
-        overrides: of the run, as `optim.lr=1e-4`, in any order.
+        seed: the run's seed.
+        overrides: the run's overrides, such as `optim.lr=1e-4`, in any order.
     """
 
     task: str
@@ -44,84 +44,81 @@ class Job:
         """The keys of the overrides."""
         return [_key_and_value(override)[0] for override in self.overrides]
 
-    def front(self) -> str:
-        """What the names of all runs of this task, model, norm and seed begin with."""
+    def prefix(self) -> str:
+        """The prefix shared by the names of all runs with this task, model, norm and seed."""
         return _plain(f"{self.task}-{self.model}-{self.norm}-s{self.seed}")
 
     def name(self, shared: Sequence[str] = ()) -> str:
-        """`TASK-MODEL-NORM-sSEED`, then a word for each override that sets the run apart.
+        """Return `TASK-MODEL-NORM-sSEED` followed by a word for each override that distinguishes the run.
 
-        A word is the last part of the key with the value: `lr1e-4` for `optim.lr=0.0001`, `loss_charbonnier` for `loss=charbonnier`. Where
-        two keys end in the same part, both are given in full. Names consist of ASCII letters, digits and `_.+-`, so that a folder can be
-        pasted after `resume=`, `checkpoint=` or `init_from=` without quotes, in a shell and in Hydra's grammar.
+        A word is the last part of the key followed by the value: `lr1e-4` for `optim.lr=0.0001`, `loss_charbonnier` for `loss=charbonnier`.
+        Keys with the same last part are written in full. Names consist of ASCII letters, digits and `_.+-`, so they need no quotes after
+        `resume=`, `checkpoint=` or `init_from=`, either in a shell or in Hydra's grammar.
 
         Args:
-            shared: keys that have one value in the whole sweep; they get no word.
+            shared: keys with a single value in the whole sweep; they are omitted.
         """
         settings = [(key, value) for key, value in self._settings() if key not in shared]
         last_parts = Counter(_last_part(key) for key, _ in settings)
         words = [_word(_last_part(key) if last_parts[_last_part(key)] == 1 else key, value) for key, value in settings]
-        return _shortened("-".join([self.front(), *words]))
+        return _shortened("-".join([self.prefix(), *words]))
 
     def old_name(self) -> str:
-        """The name that irformer 0.1 gave, with all overrides: `sr_x2-swinir-ln-s1-optim.lr=1e-4`."""
+        """Return the name in irformer 0.1, with all overrides: `sr_x2-swinir-ln-s1-optim.lr=1e-4`."""
         words = [f"{key}={value}".translate({ord(sign): None for sign in "[]{}'\" "}) for key, value in self._settings()]
         words = [re.sub(r"[^\w.=,~+-]+", "_", word) for word in words]
         return _shortened("-".join([self.task, self.model, self.norm, f"s{self.seed}", *words]))
 
     def _settings(self) -> list[tuple[str, str]]:
-        """Key and value of each override that says what is trained."""
+        """Return key and value of each override that affects the result."""
         settings = [_key_and_value(override) for override in sorted(self.overrides)]
         return [(key, value) for key, value in settings if not _is_unnamed(key)]
 
 
-def shared_keys(words: Sequence[str]) -> list[str]:
-    """The keys that a multirun's command line sets to one value, and that therefore set none of its runs apart.
+def shared_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the keys that a multirun's command line sets to a single value, so they do not distinguish its runs.
 
     >>> shared_keys(["norm=ln,iln", "optim.lr=1e-4", "seed=range(3)"])
     ['optim.lr']
 
     Args:
-        words: overrides of the command line.
+        overrides: overrides on the command line.
     """
     parser = OverridesParser.create()
-    return [_key_and_value(word)[0] for word in words if not parser.parse_override(word).is_sweep_override()]
+    return [_key_and_value(override)[0] for override in overrides if not parser.parse_override(override).is_sweep_override()]
 
 
-def name_by_swept_keys(config: Any, words: Sequence[str]) -> None:
-    """Pass a multirun's shared keys on to its runs, whatever launches them.
+def name_by_swept_keys(config: Any, overrides: Sequence[str]) -> None:
+    """Pass a multirun's shared keys to its runs, with any launcher.
 
-    They travel as an override of Hydra's own key for this purpose, since each launcher composes the configuration of a run anew.
+    They are passed as an override of the Hydra key for this purpose, because each launcher composes the configuration of a run again.
 
     Args:
-        config: of the multirun, hydra included; one override is appended to `hydra.overrides.hydra`.
-        words: overrides of the multirun's command line.
+        config: the multirun's configuration including hydra; one override is appended to `hydra.overrides.hydra`.
+        overrides: overrides on the multirun's command line.
     """
-    keys = ",".join(f"'{key}'" for key in shared_keys(words))  # quoted, since `~key` is none of Hydra's bare words
+    keys = ",".join(f"'{key}'" for key in shared_keys(overrides))  # quoted, because Hydra's grammar does not allow a bare `~key`
     OmegaConf.set_readonly(config, False)
     config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{keys}]")
 
 
 def find_job_folder(sweep: Path, job: Job, shared: Sequence[str], config: Callable[[], Config]) -> str:
-    """The folder of a run within a sweep, from what the sweep holds already, so that a sweep can grow by values and by keys.
+    """Return the name of a run's folder within a sweep, given the existing runs, so that a sweep can be extended by values and keys.
 
-    In this order:
+    The candidates are, in this order:
 
-    1. The name that irformer 0.1 gave, if a run is there.
-    2. The name without words for the shared keys, if it is free or holds this configuration; but if another folder of this task, model,
-       norm and seed holds this configuration (the sweep has grown by a key, or the run was started alone), that one.
-    3. If that name holds another configuration, and the run's own overrides account for every difference (a further sweep with another
-       value for a shared key): the name with words for these overrides too.
-    4. Otherwise the name of 2, where the run is refused, since its folder holds a run of another configuration.
+    1. The name in irformer 0.1, if this folder contains a run.
+    2. The name without the shared keys, if this folder is free or contains this configuration; but if another folder with this task,
+       model, norm and seed contains this configuration (the sweep was extended by a key, or the run was started alone), that folder.
+    3. If the folder of 2 contains another configuration, and the run's own overrides account for every difference (a later sweep with
+       another value of a shared key): the name that includes these overrides.
+    4. Otherwise the name of 2; the run is refused there because the folder contains a run with another configuration.
 
     Args:
         sweep: the folder of the sweep; it may not exist yet.
         job: the run.
-        shared: keys that have one value in the whole sweep.
-        config: gives the run's configuration (see `flat_config`).
-
-    Returns:
-        The name of the folder.
+        shared: keys with a single value in the whole sweep.
+        config: returns the run's configuration (see `flat_config`).
     """
     name = job.name(shared)
     if not sweep.is_dir():
@@ -133,7 +130,7 @@ def find_job_folder(sweep: Path, job: Job, shared: Sequence[str], config: Callab
     differing = [] if there is None else differing_keys(there, wanted)
     if there is not None and not differing:
         return name
-    for folder in sorted(sweep.glob(f"{job.front()}*")):
+    for folder in sorted(sweep.glob(f"{job.prefix()}*")):
         if folder.name != name and (other := _config_of(folder)) is not None and not differing_keys(other, wanted):
             return folder.name
     accounts = [key for key in job.override_keys() if any(other == key or other.startswith(f"{key}.") for other in differing)]
@@ -144,7 +141,7 @@ def find_job_folder(sweep: Path, job: Job, shared: Sequence[str], config: Callab
 def _job_folder(
     task: str, model: str, norm: str, seed: int, overrides: Sequence[str], shared: Sequence[str], sweep: str, *, _root_: DictConfig
 ) -> str:
-    """The resolver behind `hydra.sweep.subdir`."""
+    """Resolve `hydra.sweep.subdir`."""
 
     def config() -> Config:
         return flat_config(OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]))
@@ -157,7 +154,7 @@ def _holds_run(folder: Path) -> bool:
 
 
 def _config_of(folder: Path) -> Config | None:
-    """The configuration of the run in a folder; None where there is no run, or none whose configuration can be read."""
+    """Return the configuration of the run in a folder, or None if there is no run or its configuration cannot be read."""
     if not _holds_run(folder):
         return None
     try:
@@ -185,7 +182,7 @@ def _word(key: str, value: str) -> str:
 
 
 def _number(text: str) -> str:
-    """One spelling for each number that is not an integer, the shorter one: 1e-4 for 0.0001, 0.5 for 5e-1."""
+    """Normalize non-integer numbers to their shortest spelling: 1e-4 for 0.0001, 0.5 for 5e-1."""
     if not re.fullmatch(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?", text):
         return text
     number = Decimal(repr(float(text))).normalize()

@@ -250,7 +250,7 @@ class Run:
         write_page(
             self.folder / "report.html",
             title=self.title,
-            facts=self.facts,
+            summary=self.facts,
             tables=[table],
             figure=self._figure(),
             crops=crop_rows(self.test_sets[0], restorers),

@@ -124,7 +124,7 @@ def test_a_killed_comparison_goes_on_where_it_was(whole, tmp_path, trained):
 
 def test_an_arm_of_another_configuration_is_refused_and_stays(whole, trained):
     before = {file: file.read_bytes() for file in _files(whole)}
-    line = r"ln holds a run of another configuration: optim\.lr is 0\.001 there and 0\.5 here; out=FOLDER starts the comparison in another"
+    line = r"ln contains a run with another configuration: optim\.lr is 0\.001 there and 0\.5 here; out=FOLDER starts the comparison"
     with pytest.raises(UserError, match=line):
         _reproduce(whole, "optim.lr=0.5")
     assert trained == []
