@@ -163,7 +163,7 @@ def test_results_of_something_else_are_refused_before_measuring(measure, place, 
     save(place / "a.safetensors")
     measure("checkpoint=bicubic", "out=out")
     before = (place / "out" / "results.json").read_bytes()
-    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    monkeypatch.setattr("irformer.commands.benchmark.evaluate_sets", None)
     words, line = OTHERS[case]
     output = measure(*words, "out=out")
     assert output.startswith(f"error: out/results.json: {line}")
@@ -188,7 +188,7 @@ def test_results_of_something_else_are_refused_before_measuring(measure, place, 
 def test_what_cannot_be_added_to_stays(measure, place, monkeypatch, attempts, content, line):
     (place / "out").mkdir()
     (place / "out" / "results.json").write_bytes(content)
-    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    monkeypatch.setattr("irformer.commands.benchmark.evaluate_sets", None)
     assert measure("checkpoint=bicubic", "out=out").startswith(f"error: {line}")
     assert (place / "out" / "results.json").read_bytes() == content
     attempts.refused("benchmark")
@@ -206,7 +206,7 @@ def test_another_set_of_the_same_name_is_refused(measure, place, attempts):
 def test_a_folder_that_cannot_be_written_is_reported_before_measuring(measure, place, monkeypatch, attempts):
     (place / "file").touch()
     monkeypatch.setattr("irformer.commands.results_folder.Path.touch", _raise(PermissionError(13, "Permission denied", "here/.lock")))
-    monkeypatch.setattr("irformer.commands.benchmark.measure_test_sets", None)
+    monkeypatch.setattr("irformer.commands.benchmark.evaluate_sets", None)
     line = "error: here/.lock: cannot be written (Permission denied); choose another folder with out=FOLDER"
     assert measure("checkpoint=bicubic", "out=here") == line
     attempts.refused("benchmark")

@@ -17,11 +17,10 @@ from irformer.config.compose import options, trust_of, with_named_norms
 from irformer.config.image_sets import find_test_sets
 from irformer.config.tasks import build_task, recorded_task
 from irformer.errors import UserError
-from irformer.evaluation.evaluate import results_record
+from irformer.evaluation.evaluate import evaluate_sets, results_record
 from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
 from irformer.reporting.page import benchmark_table, readable_console
 from irformer.tasks.task import Task
-from irformer.training.run import measure_test_sets
 from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 
 _WITHOUT_NETWORK = ("bicubic", "degraded")
@@ -65,7 +64,7 @@ def _benchmark(cfg: DictConfig) -> None:
 
     folder = ResultsFolder(_folder(cfg, subject, record([])), record([]))
     with folder.reserved({test_set.name: {pair.name for pair in test_set.pairs} for test_set in test_sets}):
-        results = measure_test_sets(subject.restorer, test_sets)
+        results = evaluate_sets(subject.restorer, test_sets)
         console = readable_console()
         benchmark_table(task, {subject.title: results}).show(console)
         file = folder.add(record(results))
@@ -112,7 +111,7 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     trust = trust_of(cfg)
     loaded = load_checkpoint(Path(checkpoint), with_named_norms(overrides), trust=trust)
     try:
-        if not _typed_task():  # otherwise nothing is built from the record's task
+        if not _task_is_given():  # otherwise nothing is built from the record's task
             trust.require(loaded.task_config, "task")
     except UserError as error:
         raise UserError(f"{loaded.path}: the task in its record {error}") from None

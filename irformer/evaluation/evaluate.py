@@ -1,6 +1,8 @@
 """Evaluate restorers on test sets; validation, the end of a run and scripts/benchmark.py all use this module."""
 
 import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.evaluation.restorers import NonFiniteOutputError, Restorer
@@ -17,6 +20,8 @@ from irformer.metrics import METRICS, measure
 from irformer.tasks.task import Task
 
 Metrics = dict[str, float]
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metrics, NDArray[np.uint8]]:
@@ -81,6 +86,18 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
         if on_image:
             on_image(pair.name)
     return result
+
+
+def evaluate_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResult]:
+    """Evaluate a restorer on test sets, with a progress bar for each on a terminal, or a line for each in a log file."""
+    results = []
+    for test_set in test_sets:
+        started = time.monotonic()
+        with tqdm(total=len(test_set), desc=test_set.name, unit="image", leave=False, disable=None) as bar:
+            results.append(evaluate(restorer, test_set, lambda _name, bar=bar: bar.update()))  # type: ignore[misc]
+        if bar.disable:
+            _log.info("measured %s: %d images in %.0f s", test_set.name, len(test_set), time.monotonic() - started)
+    return results
 
 
 def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:

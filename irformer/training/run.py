@@ -1,10 +1,8 @@
 """A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
 
-import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ import torch
 from rich.console import Console
 from rich.text import Text
 from torch.multiprocessing.spawn import ProcessExitedException
-from tqdm import tqdm
 
 from irformer.config.saved import CONFIG
 from irformer.core.faults import machine_fault
@@ -26,7 +23,7 @@ from irformer.core.trust import Trust
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import figure1, read_dynamics
 from irformer.errors import UserError, without_traceback
-from irformer.evaluation.evaluate import SetResult, evaluate, results_record
+from irformer.evaluation.evaluate import evaluate_sets, results_record
 from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
 from irformer.evaluation.results import write_results
 from irformer.reporting.page import benchmark_table, crop_rows, write_page
@@ -43,8 +40,6 @@ from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.run_log import LOG, RunLog
 from irformer.training.stopping import KILL, Stopped, StopSignals
 from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -240,7 +235,7 @@ class Run:
         restorer = NetworkRestorer(best.network.to(device), self.task.protocol.padding, device)
         name, untrained = baseline(self.task)
         restorers: dict[str, Restorer] = {name: untrained, f"{self.title}, step {best.step}": restorer}
-        results = {name: measure_test_sets(restorer, self.test_sets) for name, restorer in restorers.items()}
+        results = {name: evaluate_sets(restorer, self.test_sets) for name, restorer in restorers.items()}
         table = benchmark_table(self.task, results)
         table.show(console)
 
@@ -268,15 +263,3 @@ class Run:
         figure = self.folder / "dynamics.png"
         figure1({self.title: read_dynamics(dynamics)}, self.channels, figure)
         return figure
-
-
-def measure_test_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResult]:
-    """Evaluate a restorer on test sets: a progress bar for each on a terminal, a line when it is done in a log file."""
-    results = []
-    for test_set in test_sets:
-        started = time.monotonic()
-        with tqdm(total=len(test_set), desc=test_set.name, unit="image", leave=False, disable=None) as bar:
-            results.append(evaluate(restorer, test_set, lambda _name, bar=bar: bar.update()))  # type: ignore[misc]
-        if bar.disable:
-            _log.info("measured %s: %d images in %.0f s", test_set.name, len(test_set), time.monotonic() - started)
-    return results

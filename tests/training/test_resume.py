@@ -105,7 +105,7 @@ MOMENTS = {
     "between the renames": partial(kill_between_the_renames, 5),
     "in the writing of the best weights": partial(at_call, checkpointing.BestWeights, "on_validation_epoch_end", 2),
     "in a row of metrics.csv": partial(at_call, MetricsCsv, "log_metrics", 14, write_half_a_row),
-    "in the closing benchmark": partial(at_call, run.__name__, "measure_test_sets", 2),
+    "in the closing benchmark": partial(at_call, run.__name__, "evaluate_sets", 2),
 }
 
 
@@ -142,7 +142,7 @@ def send(signum: int, owner: type | str, name: str, number: int) -> None:
         (signal.SIGTERM, 143, (RestorationModule, "training_step", 9), "saved at step 5 of 7"),
         (signal.SIGINT, 130, (RestorationModule, "training_step", 6), "saved at step 3 of 7"),  # before a validation, which is skipped
         (signal.SIGUSR1, 138, (RestorationModule, "validation_step", 4), "saved at step 6 of 7"),
-        (signal.SIGTERM, 143, (run.__name__, "measure_test_sets", 2), "saved at step 7 of 7"),
+        (signal.SIGTERM, 143, (run.__name__, "evaluate_sets", 2), "saved at step 7 of 7"),
     ],
     ids=["training", "before a validation", "validation", "benchmark"],
 )

@@ -175,7 +175,7 @@ def test_without_data_the_summary_says_how_to_get_it(tmp_path):
 def test_an_infinite_psnr_is_strict_json(tmp_path, monkeypatch):
     """As in a benchmark: JSON has no infinity, and strict readers refuse the bare word."""
     perfect = SetResult("eyes", "made on the fly", [], {"eye": {"psnr_y": math.inf, "ssim_y": 1.0}})
-    monkeypatch.setattr("irformer.training.run.measure_test_sets", lambda restorer, test_sets: [perfect])
+    monkeypatch.setattr("irformer.training.run.evaluate_sets", lambda restorer, test_sets: [perfect])
     run = build(tmp_path, "trainer.max_steps=1")
     run.execute(Console(quiet=True))
     file = run.folder / "results.json"
