@@ -88,7 +88,7 @@ def test_the_mean_is_over_images_not_over_pooled_errors():
 def test_a_gray_file_read_as_color_is_reported(data_root):
     """Set14's bridge is such a file; older papers evaluated its raw gray values, which lowers its PSNR by 1.33 dB."""
     assert find_test_set("Set14", data_root, super_resolution(2)).remarks == [
-        "Set14: bridge read as colour from a single-channel file, which narrows its Y to 16-235."
+        "Set14: bridge read as color from a single-channel file, which narrows its Y to 16-235."
     ]
 
 

@@ -325,9 +325,9 @@ def test_a_task_has_one_level():
     for words, line in (
         (
             ["task=denoise_color", "task.sigma=35", "task.protocol.sigma=5"],
-            r"task\.protocol\.sigma=5 and task\.sigma=35: expected one level",
+            r"task\.protocol\.sigma=5 and task\.sigma=35: expected equal levels",
         ),
-        (["task=denoise_color_blind", "+task.sigma=3"], r"task\.protocol\.sigma=25 and task\.sigma=3: expected one level"),
+        (["task=denoise_color_blind", "+task.sigma=3"], r"task\.protocol\.sigma=25 and task\.sigma=3: expected equal levels"),
         (["task=sr_x2", "+task.sigma=3"], r"task\.sigma=3: Downscale has no sigma; remove the key"),
     ):
         with pytest.raises(UserError, match=line):
@@ -351,9 +351,9 @@ def test_a_checkpoint_without_its_task_s_configuration(measure, place, attempts)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["task.protocol.sigma=35"], "task.protocol.sigma=35: the task sr_x2, for which the checkpoint was trained, has no such key"),
+        (["task.protocol.sigma=35"], "task.protocol.sigma=35: the task of the checkpoint, sr_x2, has no such key"),
         (["task.protocol.sgima=35"], "unknown key task.protocol.sgima; did you mean task.protocol.sigma?"),
-        (["task.degradation.sigma=3"], "task.degradation.sigma=3: the task sr_x2, for which the checkpoint was trained, has no such key"),
+        (["task.degradation.sigma=3"], "task.degradation.sigma=3: the task of the checkpoint, sr_x2, has no such key"),
     ],
     ids=str,
 )

@@ -177,7 +177,7 @@ def test_blind_levels_are_uniform_over_their_range():
 
 
 def test_wrong_levels_are_named():
-    with pytest.raises(ValueError, match="JPEG has 1 to 100"):
+    with pytest.raises(ValueError, match="expected 1 to 100"):
         Jpeg(0, 10, 1)
     with pytest.raises(ValueError, match=r"sigma=\[50,0\]: expected the smaller value first"):
         GaussianNoise([50, 0], 25)
@@ -185,5 +185,5 @@ def test_wrong_levels_are_named():
         task_of("denoise_color_15", None, "task.protocol.noise=gbr")
     with pytest.raises(UserError, match=r"task\.protocol\.gray=pil: expected matlab, opencv"):
         task_of("jpeg_gray_10", None, "task.protocol.gray=pil")
-    with pytest.raises(ValueError, match="no multiple of the scale 2"):
+    with pytest.raises(ValueError, match="not a multiple of the scale 2"):
         Downscale(2).test(picture(5, 6))

@@ -196,9 +196,9 @@ def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
         (
             ["task.protocol.metrics=[edge,lpips]", edge()],
             "sr_x2: task.protocol.metrics: unknown lpips; known: psnr_y, ssim_y, psnr_rgb, ssim_rgb, psnr, ssim, psnr_b, edge; "
-            "+metrics.lpips._target_=CLASS adds one of another package",
+            "add one from another package with +metrics.lpips._target_=CLASS",
         ),
-        ([edge(key="psnr_y")], "metrics.psnr_y: the name of a built-in metric, expected another name"),
+        ([edge(key="psnr_y")], "metrics.psnr_y: is the name of a built-in metric, expected another name"),
         (["+metrics={a-b: {_target_: irformer.metrics.MAE}}"], "metrics.a-b: expected a name of letters, digits and _"),
         (
             [edge("NoDirection")],
@@ -210,7 +210,7 @@ def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
         ),
         (
             [edge("Unrelated")],
-            f"metrics.edge: {HERE}.Unrelated is another class; expected a subclass of irformer.metrics.Metric with higher_is_better and "
+            f"metrics.edge: {HERE}.Unrelated is not a metric; expected a subclass of irformer.metrics.Metric with higher_is_better and "
             "__call__(restored, truth)",
         ),
         ([edge("OddDigits")], f"metrics.edge: {HERE}.OddDigits: digits is 2.5, expected a whole number from 0 to 10"),
@@ -223,21 +223,21 @@ def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
         ),
         (
             [edge("GrayOnly")],
-            "sr_x2: metrics: edge measures images of 1 channel, and the task's have 3; expected other metrics or another task",
+            "sr_x2: metrics: edge accepts images with 1 channel, but the task's images have 3; choose other metrics or another task",
         ),
         (
             ["task=denoise_gray_25", edge("RgbOnly"), "task.protocol.metrics=[edge]"],
-            "denoise_gray_25: task.protocol.metrics: edge measures images of 3 channels, and the task's have 1; expected other metrics "
-            "or another task",
+            "denoise_gray_25: task.protocol.metrics: edge accepts images with 3 channels, but the task's images have 1; choose other "
+            "metrics or another task",
         ),
         (
             ["task=denoise_gray_25", "task.protocol.metrics=[psnr_y]"],
-            "denoise_gray_25: task.protocol.metrics: psnr_y measures images of 3 channels, and the task's have 1; expected other metrics "
-            "or another task",
+            "denoise_gray_25: task.protocol.metrics: psnr_y accepts images with 3 channels, but the task's images have 1; choose other "
+            "metrics or another task",
         ),
         (
             [edge("Large")],
-            "CORNER/a.png: 40x48 pixels, expected at least 204x204 to measure psnr_y, ssim_y, edge within a border of 2: remove the image "
+            "CORNER/a.png: 40x48 pixels, expected at least 204x204 to measure psnr_y, ssim_y, edge with a border of 2: remove the image "
             "from the test set",
         ),
         ([edge(), "+metrics.edge.size=3"], "unknown key metrics.edge.size: Edges takes factor; '~metrics.edge.size' removes it"),

@@ -59,9 +59,9 @@ def test_the_border_is_cropped_on_all_four_sides():
 
 
 def test_images_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"restored image is \(4, 4, 3\), the true one \(4, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"restored image has shape \(4, 4, 3\), ground truth \(4, 5, 3\): expected equal shapes"):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), PSNR_Y)
-    with pytest.raises(ValueError, match="nothing within a border of 2"):
+    with pytest.raises(ValueError, match="empty after cropping a border of 2"):
         measure(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), PSNR_Y, border=2)
 
 

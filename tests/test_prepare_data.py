@@ -361,7 +361,7 @@ def test_verify_names_everything_that_is_wrong(pictures, typed):
         f"{hq}: 4 images, expected 3",
         f"{hq}: missing 0001",
         f"{hq}: unexpected 0004, 1",
-        "DIV2K: 0002.png 36x24 with 0002x2.png 17x12 do not fit",
+        "DIV2K: 0002.png 36x24 with 0002x2.png 17x12 do not match",
         "DIV2K: 4 problems",
     ]
     content = (hq / "0003.png").read_bytes()

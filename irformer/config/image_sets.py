@@ -1,4 +1,4 @@
-"""From the configuration's `data` part to training images, validation and test sets."""
+"""Training images, validation set and test sets from the `data` section of a configuration."""
 
 import math
 import os
@@ -26,45 +26,46 @@ from irformer.tasks.task import Task
 
 
 def find_test_sets(names: list[str] | None, root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> list[TestSet]:
-    """The named test sets; without names those of the task's usual ones that are found, or else the sample photos.
+    """Find the given test sets; by default the available ones of the task's usual test sets, or the sample photos if there are none.
 
-    Sets whose folders have one name (`a/val` and `b/val`) are called by what was typed for them, so that results tell them apart.
+    Sets in folders of the same name, such as `a/val` and `b/val`, are named by the paths given by the user, to distinguish their results.
 
     Args:
-        names: of the test sets, or paths of folders.
+        names: names of test sets, or paths of folders.
         root: the data folder.
-        task: what they are for.
-        max_megapixels: the largest image that is read, in millions of pixels.
+        task: the task to test.
+        max_megapixels: the largest image to read, in millions of pixels.
 
     Raises:
-        UserError: a named test set is unknown, not on disk or named twice; or none is found, and the task cannot degrade the sample photos.
+        UserError: a given test set is unknown, not on disk or listed twice; or no test set is found and the task cannot degrade the sample
+            photos.
     """
     if names is not None:
-        return _told_apart([find_test_set(name, root, task, max_megapixels) for name in names], names)
+        return _with_distinct_names([find_test_set(name, root, task, max_megapixels) for name in names], names)
     found = available_test_sets(task.test_sets, root, task, max_megapixels)
     if found:
         return found
     if isinstance(task.degradation, FromFiles):
-        name_them = "name a folder that has them by test_sets=[FOLDER] and, for validation, data.val=FOLDER"
+        remedy = "specify a folder of pairs with test_sets=[FOLDER] and, for validation, data.val=FOLDER"
         if not task.test_sets:
-            raise UserError(f"{task.name} is measured on your own pairs, in the folders input and target: {name_them}")
+            raise UserError(f"{task.name} is measured on your own pairs, in the folders input and target: {remedy}")
         raise UserError(
-            f"none of the test sets of {task.name} ({', '.join(task.test_sets)}) was found below {root}: put one there, with its folders "
-            f"input and target, or {name_them}"
+            f"none of the test sets of {task.name} ({', '.join(task.test_sets)}) was found in {root}: add one there, with its folders "
+            f"input and target, or {remedy}"
         )
     return [find_test_set(SAMPLE, root, task, max_megapixels)]
 
 
-def _told_apart(test_sets: list[TestSet], typed: Sequence[str]) -> list[TestSet]:
-    """Give each of the sets a name of its own."""
+def _with_distinct_names(test_sets: list[TestSet], given: Sequence[str]) -> list[TestSet]:
+    """Give each test set a distinct name."""
     by_files: dict[tuple[Path, ...], str] = {}
-    for test_set, name in zip(test_sets, typed, strict=True):
+    for test_set, name in zip(test_sets, given, strict=True):
         files = tuple(pair.hq.resolve() for pair in test_set.pairs)
         if files in by_files:
             raise UserError(f"test_sets: {by_files[files]} and {name} are the same images, expected each test set once: remove one of them")
         by_files[files] = name
     count = Counter(test_set.name for test_set in test_sets)
-    for test_set, name in zip(test_sets, typed, strict=True):
+    for test_set, name in zip(test_sets, given, strict=True):
         if count[test_set.name] > 1:
             test_set.name = printable(name)
     return test_sets
@@ -72,12 +73,12 @@ def _told_apart(test_sets: list[TestSet], typed: Sequence[str]) -> list[TestSet]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on.
+    """The training data of a run.
 
     Args:
         images: the training set.
-        read_from: for the summary: `packed`, `folder`, or which set is what.
-        notes: lines for the summary where something is not as papers or users would expect.
+        read_from: storage of the images, for the summary: `packed`, `folder`, or one of these for each set.
+        notes: lines for the summary about anything that differs from papers or from users' expectations.
     """
 
     images: TrainingImages
@@ -86,10 +87,10 @@ class TrainingData:
 
 
 def training_data(cfg: DictConfig, task: Task) -> TrainingData:
-    """The training set that a configuration names: a folder, known sets, or a mixture of them.
+    """Open the training set of a configuration: a folder, known sets, or a mixture of them.
 
     Raises:
-        UserError: a set is unknown or not on disk, files are damaged or do not fit, or a key has no meaning.
+        UserError: a set is unknown or not on disk, files are damaged or have mismatched sizes, or a key is invalid.
     """
     data, root = cfg.data, Path(cfg.paths.data)
     if data.draw not in get_args(Draw):
@@ -114,10 +115,10 @@ def training_data(cfg: DictConfig, task: Task) -> TrainingData:
 
 
 def _halves(data: DictConfig, task: Task) -> tuple[Path, Path | None]:
-    """The folders of the clean and the degraded images of `data.path`; the latter None where the task makes them.
+    """Return the folders of the clean and the degraded images of `data.path`; the latter is None if the task generates them.
 
     Raises:
-        UserError: degraded files are named for a task that makes its own, and would train on one degradation and be measured on another.
+        UserError: degraded files are given for a task that generates its own, so training and test degradation would differ.
     """
     path, lq = Path(data.path), None if data.lq_path is None else Path(data.lq_path)
     if isinstance(task.degradation, FromFiles):
@@ -125,65 +126,65 @@ def _halves(data: DictConfig, task: Task) -> tuple[Path, Path | None]:
     halves = training_halves(path, None, task.scale)
     if halves[1] is not None and count_images(path) == 0:
         raise UserError(
-            f"data.path={path} holds pairs, and the task {task.name} degrades clean images itself: train and measure on pairs by "
-            f"task=pairs, or train on the clean images alone by data.path={halves[0]}"
+            f"data.path={path} contains pairs, but the task {task.name} degrades clean images itself: train and measure on pairs with "
+            f"task=pairs, or train only on the clean images with data.path={halves[0]}"
         )
     if lq is not None and task.scale == 1:
         raise UserError(
             f"data.lq_path={lq}: the task {task.name} degrades its test images itself, so a run on these files would be measured on "
-            "another degradation; train and measure on pairs by task=pairs, or leave data.lq_path out"
+            "another degradation; train and measure on pairs with task=pairs, or omit data.lq_path"
         )
     return path, lq
 
 
 def _sets(data: DictConfig, root: Path) -> tuple[list[str], list[float] | None, dict[str, str]]:
-    """Names of the known sets and their shares (None: all images alike), and what the summary says about them."""
+    """Return the names of the known sets, their shares (None weights all images equally), and notes for the summary."""
     if data.path is not None:
         return [], None, {}
     if isinstance(data.sets, DictConfig):
         shares = {str(name): share for name, share in data.sets.items()}
-        wrong = [f"{name}: {share}" for name, share in shares.items() if not isinstance(share, int | float) or not 0 < share < math.inf]
-        if wrong:
-            raise UserError(f"data.sets: expected NAME: SHARE with shares above 0, as {{DIV2K: 0.5, WED: 0.5}}, found {wrong[0]}")
+        invalid = [f"{name}: {share}" for name, share in shares.items() if not isinstance(share, int | float) or not 0 < share < math.inf]
+        if invalid:
+            raise UserError(f"data.sets: expected NAME: SHARE with shares above 0, such as {{DIV2K: 0.5, WED: 0.5}}, found {invalid[0]}")
         return list(shares), [float(share) for share in shares.values()], {}
     if data.sets:
         return list(data.sets), None, {}
     if data.name == "mixture":
-        raise UserError("data=mixture needs sets with their shares: add 'data.sets={DIV2K: 0.5, WED: 0.5}'")
+        raise UserError("data=mixture needs sets with their shares, such as 'data.sets={DIV2K: 0.5, WED: 0.5}'")
     if data.name != "auto":
-        raise UserError(f"data={data.name} needs the folder of your clean images: add data.path=FOLDER")
+        raise UserError(f"data={data.name} needs a folder of clean images: add data.path=FOLDER")
     div2k = TRAINING_SETS["DIV2K"]
     if find_folder(root, div2k.hq):
         return ["DIV2K"], None, {}
     note = (
-        f"no DIV2K below {root}: training on photos that come with scikit-image, enough to see it run. "
+        f"no DIV2K in {root}: training on photos that come with scikit-image, which is enough to try it out. "
         f"For published numbers {how_to_get('DIV2K')}, or use data=folder data.path=FOLDER"
     )
     return [SAMPLE], None, {"note": note}
 
 
 def _wants_lq_files(task: Task) -> bool:
-    """Whether degraded images that come with a set are this task's: rain, or official LR files, which are MATLAB's imresize on uint8."""
+    """Return whether the task uses degraded files of a set: rain, or official LR files, which use MATLAB's imresize on uint8."""
     return isinstance(task.degradation, FromFiles) or (task.scale > 1 and task.protocol.lr == "matlab_uint8")
 
 
 def validation_set(data: DictConfig, root: Path, task: Task) -> TestSet:
-    """The test set that training is validated on: as configured, or the first usual one of the task that is found."""
+    """Return the validation set: as configured, or the first available of the task's usual test sets."""
     if data.val is not None:
         return find_test_set(data.val, root, task, data.max_megapixels)
     return find_test_sets(None, root, task, data.max_megapixels)[0]
 
 
 def named_mixture(data: DictConfig, test_sets: Sequence[TestSet]) -> dict[str, str]:
-    """A line for the summary where training takes its degraded images from `data.lq_path` and tests make theirs, as SR tasks may."""
-    made = sorted({test_set.name for test_set in test_sets if test_set.lq_source != "files"})
-    if data.lq_path is None or not made:
+    """Return a line for the summary if training uses the degraded images of `data.lq_path` and tests generate theirs, as in SR tasks."""
+    generated = sorted({test_set.name for test_set in test_sets if test_set.lq_source != "files"})
+    if data.lq_path is None or not generated:
         return {}
-    return {"LQ": f"trained on the files of {data.lq_path}; those of {', '.join(made)} are made on the fly by the task's own rule"}
+    return {"LQ": f"trained on the files in {data.lq_path}; those of {', '.join(generated)} are generated on the fly by the task's rule"}
 
 
 def workers(cfg: DictConfig) -> int:
-    """Processes that read ahead: as configured, or none on the CPU and up to 8 beside a GPU."""
+    """Return the number of data loading workers: as configured, or 0 on the CPU and up to 8 with a GPU."""
     if cfg.data.workers is not None:
         return cfg.data.workers
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
@@ -191,5 +192,5 @@ def workers(cfg: DictConfig) -> int:
 
 
 def cache_bytes(cfg: DictConfig) -> int:
-    """The share of the memory for decoded images that each reading process has, in bytes."""
+    """Return the cache size for decoded images of each reading process, in bytes."""
     return int(cfg.data.cache_gb * 2**30) // max(1, workers(cfg))

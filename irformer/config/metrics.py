@@ -1,4 +1,4 @@
-"""From the `metrics` part of a configuration to metric objects, checked before the first step."""
+"""Building of metrics from the `metrics` section of a configuration, with checks before the first step."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _EXPECTED = "expected a subclass of irformer.metrics.Metric"
 
 
 def build_metrics(section: DictConfig | Mapping[str, Any] | None, channels: int) -> dict[str, Metric]:
-    """Build the metrics of the `metrics` part of a configuration, and measure a small image with each of them.
+    """Build the metrics in the `metrics` section of a configuration, and test each on a small image.
 
     Args:
-        section: nodes with `_target_` by the names of the metrics; null leaves a metric out.
-        channels: of the task's images, 3 or 1. A metric that does not accept them is built and not tried.
+        section: nodes with `_target_`, by metric name; null removes a metric.
+        channels: channels of the task's images, 3 or 1. A metric that does not accept them is built but not tested.
 
     Raises:
-        UserError: a name is taken or unusable, a class cannot be built, lacks a part of the contract, or cannot measure an image.
+        UserError: a name is taken or invalid, or a class cannot be built, does not meet the contract or cannot measure an image.
     """
     nodes: Any = OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section or {})
     metrics = {}
@@ -32,10 +32,10 @@ def build_metrics(section: DictConfig | Mapping[str, Any] | None, channels: int)
             continue
         key = f"metrics.{name}"
         if name in METRICS:
-            raise UserError(f"{key}: the name of a built-in metric, expected another name")
+            raise UserError(f"{key}: is the name of a built-in metric, expected another name")
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(f"{key}: expected a name of letters, digits and _")
-        with torch.random.fork_rng(devices=[]):  # a metric with a network of its own must not change the weights of a run
+        with torch.random.fork_rng(devices=[]):  # a metric that contains a network must not change the weights of a run
             try:
                 metrics[name] = metric = instantiate(node)
             except UserError as error:
@@ -49,12 +49,12 @@ def build_metrics(section: DictConfig | Mapping[str, Any] | None, channels: int)
 def _require_contract(label: str, metric: Any) -> None:
     """Check the class of a metric and its attributes."""
     if not isinstance(metric, Metric):
-        raise UserError(f"{label} is another class; {_EXPECTED} with higher_is_better and __call__(restored, truth)")
+        raise UserError(f"{label} is not a metric; {_EXPECTED} with higher_is_better and __call__(restored, truth)")
     if not hasattr(metric, "higher_is_better"):
         raise UserError(f"{label} has no higher_is_better; expected True or False as an attribute of the class")
-    for name, (fits, expected) in _CONTRACT.items():
+    for name, (is_valid, expected) in _CONTRACT.items():
         value = getattr(metric, name)
-        if not fits(value):
+        if not is_valid(value):
             raise UserError(f"{label}: {name} is {value!r}, expected {expected}")
 
 
@@ -76,7 +76,7 @@ _CONTRACT: dict[str, tuple[Any, str]] = {
 
 
 def _require_measurement(label: str, metric: Metric, channels: int) -> None:
-    """Measure the smallest image that a metric accepts, so that it does not fail at the first validation."""
+    """Measure the smallest image that a metric accepts, to detect errors before the first validation."""
     side = metric.smallest_side
     truth = (np.arange(side * side * channels) * 37 % 251).astype(np.uint8).reshape(side, side, channels)
     images: list[Any] = [truth // 2, truth]
@@ -86,7 +86,7 @@ def _require_measurement(label: str, metric: Metric, channels: int) -> None:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             value = metric(*images)
-    except Exception as error:  # whatever other people's code raises
+    except Exception as error:  # third-party code may raise anything
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(
             f"{label} cannot measure an image of {side}x{side} pixels with {channels} channel{'s' * (channels > 1)} "

@@ -1,4 +1,4 @@
-"""Values of configs/task that follow from other keys, or from the files that other keys name."""
+"""OmegaConf resolvers for values in configs/task that depend on other keys or on files."""
 
 import re
 from collections.abc import Iterable
@@ -12,23 +12,23 @@ from irformer.errors import UserError
 
 
 def level_word(level: Any) -> str:
-    """A level as part of a task's name: 25 and 25.0 as `25`, 12.5 as `12.5`."""
+    """Format a level for a task's name: 25 and 25.0 as `25`, 12.5 as `12.5`."""
     text = repr(level).removesuffix(".0") if isinstance(level, int | float) else str(level)
-    return re.sub(r"[^\w.+-]+", "_", text)  # what is no number is refused by its own key
+    return re.sub(r"[^\w.+-]+", "_", text)  # other values are rejected by the check of the key itself
 
 
 def pairs_scale(path: Any, lq_path: Any, sets: Iterable[str] | None, test_sets: Iterable[str] | None, root: str) -> int:
-    """The scale of a task on pairs, from the files of the training set, or of the first test set where nothing is trained.
+    """Determine the scale of a task on pairs from the files of the training set, or of the first test set if there is no training.
 
     Args:
-        path: `data.path`, None outside of training.
+        path: `data.path`; None outside of training.
         lq_path: `data.lq_path`.
         sets: `data.sets`.
         test_sets: `test_sets`.
         root: the data folder.
 
     Raises:
-        UserError: none of them is given, or the files do not tell the scale.
+        UserError: none of them is given, or the files do not determine the scale.
     """
     if path is not None:
         return scale_of_folder(Path(str(path)), None if lq_path is None else Path(str(lq_path)))
@@ -39,8 +39,8 @@ def pairs_scale(path: Any, lq_path: Any, sets: Iterable[str] | None, test_sets: 
         if folder.is_dir():
             return scale_of_folder(folder)
     raise UserError(
-        "task.scale is unknown, since no pairs are named: train on data=folder data.path=FOLDER and measure on 'test_sets=[FOLDER]', "
-        "with the folders input and target in each, or state it by task.scale=N"
+        "task.scale is unknown because no pairs are given: train on data=folder data.path=FOLDER and measure on 'test_sets=[FOLDER]', "
+        "with the folders input and target in each, or set task.scale=N"
     )
 
 

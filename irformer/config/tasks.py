@@ -1,4 +1,4 @@
-"""Tasks as configurations: what sets one apart from the task of that name in configs/task, and how it is composed again from a record."""
+"""Tasks from configurations: building them, comparing them with configs/task, and recreating them from checkpoints."""
 
 import copy
 import re
@@ -23,36 +23,36 @@ _RECORDED = "_recorded"
 
 
 def build_task(node: DictConfig, metrics: DictConfig | Mapping[str, Any] | None = None) -> Task:
-    """Build the task of a configuration; `Task.changes` says where it departs from the task of that name in configs/task.
+    """Build a task; `Task.changes` lists the differences from the task of the same name in configs/task.
 
     Args:
-        node: the `task` part of the configuration.
-        metrics: its `metrics` part: metrics besides the built-in ones, which the protocol may name.
+        node: the `task` section of the configuration.
+        metrics: the `metrics` section: additional metrics, which the protocol may refer to.
 
     Raises:
-        UserError: a class does not exist, refuses an argument or lacks a part of its contract.
+        UserError: a class does not exist, rejects an argument or does not meet its contract.
     """
     config: Any = OmegaConf.to_container(node, resolve=True)
     check_node("task", config)
     task = _with_metrics(node, metrics) if metrics else instantiate(node)
     require_task(task, str(config.get("_target_")))
     changes = changed_keys(config)
-    changes.pop("test_sets", None)  # says where a task is measured, not what it is
+    changes.pop("test_sets", None)  # not part of the task's definition
     selection = _selection(task.name, config)
     if changes and selection is not None:
-        own: Task = instantiate(_own(*selection).task)
-        # A preset speaks of all tasks, and a task drops the rules that it has no use for.
+        original: Task = instantiate(_original(*selection).task)
+        # A preset covers all tasks, and each task drops the rules that do not apply.
         without_effect = [
             key
             for key in changes
-            if key.startswith("protocol.") and getattr(own.protocol, key[9:], None) == getattr(task.protocol, key[9:], None)
+            if key.startswith("protocol.") and getattr(original.protocol, key[9:], None) == getattr(task.protocol, key[9:], None)
         ]
         changes = {key: change for key, change in changes.items() if key not in without_effect}
     return replace(task, changes=changes)
 
 
 def _with_metrics(node: DictConfig, metrics: DictConfig | Mapping[str, Any]) -> Task:
-    build = instantiate(node, _partial_=True)  # Hydra would copy objects that it is given
+    build = instantiate(node, _partial_=True)  # Hydra would copy objects passed as arguments
     extra_metrics = build_metrics(metrics, node.channels)
     try:
         return build(extra_metrics=extra_metrics)
@@ -61,25 +61,25 @@ def _with_metrics(node: DictConfig, metrics: DictConfig | Mapping[str, Any]) -> 
 
 
 def changed_keys(task: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The fewest changes that make the task of that name in configs/task the given one; what follows from a change is not listed.
+    """Return the minimal set of changes from the task of the same name in configs/task to the given one, without dependent changes.
 
     Args:
-        task: the resolved `task` part of a configuration, plain values.
+        task: the resolved `task` section of a configuration, as plain values.
 
     Returns:
-        By dotted key the value of configs/task and the given one, `{"protocol.sigma": (25, 35)}`. Empty where configs/task has no task of
-        that name to compare with. A member of a family, `denoise_color_35`, is compared with the family at its level.
+        By dotted key, the value in configs/task and the given one: `{"protocol.sigma": (25, 35)}`. Empty if configs/task has no task of
+        this name. A member of a family, such as `denoise_color_35`, is compared with the family at its level.
     """
     selection = _selection(str(task.get("name")), task)
     if selection is None:
         return {}
     here = _flat(task)
-    config = copy.deepcopy(_own(*selection))
+    config = copy.deepcopy(_original(*selection))
     literal = _flat(OmegaConf.to_container(config.task, resolve=False))
     before = _flat(OmegaConf.to_container(config.task, resolve=True))
     changes = {}
-    follows = {key for key, value in literal.items() if isinstance(value, str) and "${" in value}
-    for keys in (here.keys() - follows, follows & here.keys()):  # what refers to a key follows its change
+    dependent = {key for key, value in literal.items() if isinstance(value, str) and "${" in value}
+    for keys in (here.keys() - dependent, dependent & here.keys()):  # keys that refer to others follow their changes
         now = _flat(OmegaConf.to_container(config.task, resolve=True))
         for key in (key for key in here if key in keys):
             if key not in now or now[key] != here[key]:
@@ -88,47 +88,47 @@ def changed_keys(task: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return changes
 
 
-def recorded_task(name: str, task: Mapping[str, Any] | None, words: Sequence[str]) -> DictConfig:
-    """Compose a benchmark's configuration for the task that a checkpoint was trained for, with words of the command line on top.
+def recorded_task(name: str, task: Mapping[str, Any] | None, overrides: Sequence[str]) -> DictConfig:
+    """Compose a benchmark configuration for the task of a checkpoint, with overrides from the command line.
 
     Args:
-        name: of the task.
-        task: the resolved `task` part of the configuration that the checkpoint was trained with; None where only the name is known.
-        words: of the command line, without `task=`.
+        name: name of the task.
+        task: the resolved `task` section of the checkpoint's training configuration; None if only the name is known.
+        overrides: overrides from the command line, without `task=`.
 
     Raises:
-        UserError: a word does not fit this task, or configs/task does not have it.
+        UserError: an override does not apply to this task, or configs/task does not have the task.
     """
-    on_top = [word for word in words if word.lstrip("+~").startswith(("task.", "protocol="))]
+    task_overrides = [word for word in overrides if word.lstrip("+~").startswith(("task.", "protocol="))]
     selection = _selection(name, task or {})
     if selection is None:
-        if task is None or on_top:
-            what = f"{on_top[0]} needs task=NAME" if on_top else "give task=NAME"
-            raise UserError(f"the checkpoint was trained for the task {name}, which configs/task does not have: {what}")
-        config = compose("benchmark", list(words))
+        if task is None or task_overrides:
+            remedy = f"{task_overrides[0]} needs task=NAME" if task_overrides else "add task=NAME"
+            raise UserError(f"the checkpoint was trained for the task {name}, which configs/task does not have: {remedy}")
+        config = compose("benchmark", list(overrides))
         OmegaConf.set_struct(config, False)
         config.task = dict(task)
         return config
     changes = changed_keys(task or {})
-    own, levels = selection
-    recorded = OmegaConf.create({"defaults": [own, "_self_"], **dict(levels)})
+    file, levels = selection
+    recorded = OmegaConf.create({"defaults": [file, "_self_"], **dict(levels)})
     for key, (_, value) in changes.items():
         OmegaConf.update(recorded, key, value, force_add=True)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "task" / f"{_RECORDED}.yaml"
-        file.parent.mkdir()
-        OmegaConf.save(recorded, file)
+        path = Path(folder) / "task" / f"{_RECORDED}.yaml"
+        path.parent.mkdir()
+        OmegaConf.save(recorded, path)
         try:
-            return compose("benchmark", [f"task={_RECORDED}", *words, f"hydra.searchpath=['file://{folder}']"])
+            return compose("benchmark", [f"task={_RECORDED}", *overrides, f"hydra.searchpath=['file://{folder}']"])
         except ConfigCompositionException as error:
-            word = next((word for word in words if f"'{word.partition('=')[0].lstrip('+~')}'" in str(error)), None)
+            word = next((word for word in overrides if f"'{word.partition('=')[0].lstrip('+~')}'" in str(error)), None)
             if word is None:
                 raise
-            raise UserError(f"{word}: the task {name}, for which the checkpoint was trained, has no such key") from None
+            raise UserError(f"{word}: the task of the checkpoint, {name}, has no such key") from None
 
 
 def complete_tasks() -> list[str]:
-    """The tasks of configs/task that need no further key: all but families (`denoise_color`, `pairs`), whose names depend on a level."""
+    """List the tasks in configs/task that need no further key: all except families (`denoise_color`, `pairs`)."""
     return [name for name in _files() if "${" not in _literal_name(name)]
 
 
@@ -136,9 +136,9 @@ _Levels = tuple[tuple[str, int | float], ...]
 
 
 def _selection(name: str, task: Mapping[str, Any]) -> tuple[str, _Levels] | None:
-    """What chooses a task in configs/task: its file and, for a member of a family, the keys in its name with their values.
+    """Find the file of a task in configs/task and, for a member of a family, the keys in its name with their values.
 
-    A published level has a file of its own (`denoise_color_25`) and is a member of its family, too: the family if the task has its key.
+    A published level such as `denoise_color_25` has its own file and also belongs to a family; the family is used if the task has its key.
     """
     for file in _files():
         if name.startswith(file) and (levels := _levels(file, name)) and (name not in _files() or dict(levels).keys() <= task.keys()):
@@ -147,7 +147,7 @@ def _selection(name: str, task: Mapping[str, Any]) -> tuple[str, _Levels] | None
 
 
 def _levels(family: str, name: str) -> _Levels:
-    """The keys that the name of a family refers to, with the values that make it the given name; none if nothing does."""
+    """Return the keys in the name of a family with the values that produce the given name; empty if there are none."""
     parts = _REFERENCE.split(_literal_name(family))  # text, key, text, ...
     pattern = "".join(_NUMBER if i % 2 else re.escape(part) for i, part in enumerate(parts))
     match = re.fullmatch(pattern, name)
@@ -160,12 +160,12 @@ _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 
 
 def _literal_name(file: str) -> str:
-    return str(OmegaConf.to_container(_own(file).task, resolve=False)["name"])  # type: ignore[call-overload,index]
+    return str(OmegaConf.to_container(_original(file).task, resolve=False)["name"])  # type: ignore[call-overload,index]
 
 
 @cache
-def _own(file: str, levels: _Levels = ()) -> DictConfig:
-    """A configuration with a task as configs/task has it, at the levels of a family."""
+def _original(file: str, levels: _Levels = ()) -> DictConfig:
+    """Compose a configuration with an unchanged task of configs/task, at the given levels of a family."""
     return compose("benchmark", [f"task={file}", *(f"task.{key}={level}" for key, level in levels), "checkpoint=none"])
 
 
@@ -174,7 +174,7 @@ def _files() -> list[str]:
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key; lists are values."""
+    """Flatten to values by dotted key; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}

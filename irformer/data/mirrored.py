@@ -53,21 +53,21 @@ class MirroredImages:
         return self.images.draw(rng)
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i, after mirroring: [H, W, 3], uint8."""
-        return self._mirrored(self.images.hq(i), self.side)
+        """Return clean image i after padding: [H, W, 3], uint8."""
+        return self._padded(self.images.hq(i), self.side)
 
     def whole_hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i as in its file: [H, W, 3], uint8."""
+        """Return clean image i as in its file: [H, W, 3], uint8."""
         return self.images.whole_hq(i)
 
     def lq(self, i: int) -> NDArray[np.uint8] | None:
         """Return degraded image i from disk: [H / scale, W / scale, 3], uint8; None if there is no file."""
         image = self.images.lq(i)
-        return None if image is None else self._mirrored(image, self.side // self.scale)
+        return None if image is None else self._padded(image, self.side // self.scale)
 
     @staticmethod
-    def _mirrored(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-        lacking = [max(0, side - length) for length in image.shape[:2]]
-        if lacking == [0, 0]:
+    def _padded(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+        missing = [max(0, side - length) for length in image.shape[:2]]
+        if missing == [0, 0]:
             return image
-        return np.pad(image, ((0, lacking[0]), (0, lacking[1]), (0, 0)), mode="symmetric")
+        return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")

@@ -32,7 +32,7 @@ class JoinedImages:
 
     def draw(self, rng: np.random.Generator) -> int:
         """Draw the index of an image, by the sampling probabilities."""
-        # The last cumulative sum may round to less than 1; scaling by it keeps every draw in range.
+        # The last cumulative sum may be less than 1 due to rounding; scaling by it keeps every draw in range.
         place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
         return int(min(place, len(self) - 1))
 
@@ -62,12 +62,12 @@ class JoinedImages:
         return part.fingerprint(inner)
 
     def hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i, cut to multiples of the scale: [H, W, 3], uint8."""
+        """Return clean image i, cropped to multiples of the scale: [H, W, 3], uint8."""
         part, inner = self._find(i)
         return part.hq(inner)
 
     def whole_hq(self, i: int) -> NDArray[np.uint8]:
-        """Clean image i as in its file: [H, W, 3], uint8."""
+        """Return clean image i as in its file: [H, W, 3], uint8."""
         part, inner = self._find(i)
         return part.whole_hq(inner)
 

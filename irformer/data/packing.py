@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irformer.data.inventory import clean_folder, degraded_folder
-from irformer.data.sources import FolderImages, ImagePair, TrainingImages, find_lq, find_training_set, known_set, pair_folders, unfit_pairs
+from irformer.data.sources import (
+    FolderImages,
+    ImagePair,
+    TrainingImages,
+    find_lq,
+    find_training_set,
+    known_set,
+    mismatched_pairs,
+    pair_folders,
+)
 from irformer.data.store import HQ, INDEX, PackedImages, Store, StoredImage, changes, lq_role, pack, pixels_checksum
 from irformer.datasets.catalog import SAMPLE, TEST_SETS, TRAINING_SETS, find_folder, missing_set
 from irformer.errors import UserError
@@ -129,7 +138,7 @@ def pack_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_pro
     roles = _roles(name, root, lq)
     unfit = _unfit(roles)
     if unfit:
-        raise UserError(f"{len(unfit)} pairs of {name} do not fit, the first: {unfit[0]}")
+        raise UserError(f"{len(unfit)} pairs of {name} do not match, the first: {unfit[0]}")
     total, done = sum(len(paths) for paths in roles.values()), 0
 
     def count(path: Path) -> None:
@@ -167,7 +176,7 @@ def verify_set(name: str, root: Path, packed: Path | None, lq: Path | None, on_p
     roles = {} if only_store else _roles(name, root, lq)
     lines = _damaged([path for paths in roles.values() for path in paths], on_progress)
     if not lines:  # sizes of unreadable files are not known
-        lines = [f"{name}: {pair} do not fit" for pair in _unfit(roles)]
+        lines = [f"{name}: {pair} do not match" for pair in _unfit(roles)]
     return lines + (_verify_store(folder, roles) if has_store else [])
 
 
@@ -199,7 +208,7 @@ def _verify_test_set(name: str, root: Path, on_progress: OnProgress) -> list[str
             hq, lq = read_header(pair.hq), read_header(pair.lq) if pair.lq else None
             if lq and not (0 <= hq.height - scale * lq.height < most and 0 <= hq.width - scale * lq.width < most):
                 sizes = f"{hq.path} is {hq.width}x{hq.height} and {lq.path} {lq.width}x{lq.height}"
-                lines.append(f"{sizes}: they do not fit at scale {scale}")
+                lines.append(f"{sizes}: the sizes do not match at scale {scale}")
     return lines
 
 
@@ -262,7 +271,7 @@ def _unfit(roles: dict[str, list[Path]]) -> list[str]:
     lines = []
     for scale in _SCALES:
         if lq_role(scale) in headers:
-            lines += unfit_pairs(headers[HQ], headers[lq_role(scale)], scale)
+            lines += mismatched_pairs(headers[HQ], headers[lq_role(scale)], scale)
     return lines
 
 

@@ -1,6 +1,7 @@
-"""Training samples by their global index: what a sample looks like depends on (seed, index) alone.
+"""Training samples by their global index: the content of a sample depends only on (seed, index).
 
-Workers, processes and resumes decide only who computes a sample and when, never what it is; the state of the data pipeline is one integer.
+Workers, processes and resuming determine where and when a sample is computed, but not its content. The state of the data pipeline is one
+integer.
 """
 
 from collections.abc import Iterator
@@ -23,19 +24,19 @@ Sample = dict[str, Tensor]
 
 
 class TrainingSamples(Dataset[Sample]):
-    """Patches of a training set, endless: all that is random in sample `index` is drawn from (seed, index).
+    """An infinite sequence of training patches; all randomness of sample `index` derives from (seed, index).
 
-    That is image, flips and transposition, place, and what the degradation draws. A degradation of whole batches follows on the device,
-    by `to_batch`.
+    This covers the choice of image, flips and transposition, the position of the patch, and the random draws of the degradation. `to_batch`
+    applies degradations of whole batches on the device.
 
     Args:
-        images: the training set; says how its images are drawn.
-        task: gives scale, channels and degradation.
-        stages: side of the LQ patch of each sample, in pixels; the HQ patch is task.scale times larger.
-        seed: of the run.
+        images: the training set, which also defines how images are drawn.
+        task: provides scale, channels and degradation.
+        stages: defines the side of each LQ patch, in pixels; HQ patches are `task.scale` times larger.
+        seed: seed of the run.
 
     Raises:
-        UserError: an image is smaller than the HQ patch, or has no degraded file where the task cannot make one.
+        UserError: an image is smaller than the HQ patch, or has no degraded file and the task cannot generate one.
     """
 
     def __init__(self, images: TrainingImages, task: Task, stages: Stages, seed: int) -> None:
@@ -46,12 +47,12 @@ class TrainingSamples(Dataset[Sample]):
         require_patches(images, max(self.stages.patch_size) * task.scale)
         if not isinstance(task.degradation, PatchDegradation | DeviceDegradation) and not images.has_lq:
             raise UserError(
-                f"the task {task.name} learns from pairs, and the training images have no degraded files: "
+                f"the task {task.name} trains on pairs, but the training images have no degraded files: "
                 "add data=folder data.path=CLEAN data.lq_path=DEGRADED, with images of the same names in both folders"
             )
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`: hq [C, scale*p, scale*p] and lq [C, p, p], uint8, and its index; lq is left out where the device makes it."""
+        """Return hq [C, scale*p, scale*p] and lq [C, p, p], uint8, and the index; without lq if it is generated on the device."""
         rng = np.random.default_rng((self.seed, index))
         size = self.stages.patch_of(index)
         i = self.images.draw(rng)
@@ -67,7 +68,7 @@ class TrainingSamples(Dataset[Sample]):
         def patch(pixels: NDArray[np.uint8]) -> Tensor:
             return _to_tensor(_orient(pixels, orientation))
 
-        def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        def convert(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return pixels if gray is None else to_gray(pixels, gray)
 
         if on_disk is None and isinstance(degradation, PatchDegradation):
@@ -75,43 +76,43 @@ class TrainingSamples(Dataset[Sample]):
                 surroundings(start * scale, size * scale, side, degradation)
                 for start, side in zip((top, left), image.shape[:2], strict=True)
             )
-            around = colours(image[rows, columns])
+            around = convert(image[rows, columns])
             inner_top, inner_left = top * scale - rows.start, left * scale - columns.start
             hq = around[inner_top : inner_top + size * scale, inner_left : inner_left + size * scale]
             lq = degradation.degrade_patch(around, rng)
             inner_top, inner_left = inner_top // scale, inner_left // scale
             lq = lq[inner_top : inner_top + size, inner_left : inner_left + size]
             return {"hq": patch(hq), "index": torch.tensor(index), "lq": patch(lq)}
-        hq = colours(image[top * scale : (top + size) * scale, left * scale : (left + size) * scale])
+        hq = convert(image[top * scale : (top + size) * scale, left * scale : (left + size) * scale])
         sample = {"hq": patch(hq), "index": torch.tensor(index)}
         if on_disk is not None:
-            sample["lq"] = patch(colours(on_disk[top : top + size, left : left + size]))
+            sample["lq"] = patch(convert(on_disk[top : top + size, left : left + size]))
         return sample
 
 
 def to_batch(batch: dict[str, Any], task: Task, seed: int) -> dict[str, Any]:
-    """What a network trains on, on the device where the batch is: patches as floats in [0, 1], degraded if they are not yet.
+    """Convert a batch to floats in [0, 1] on its device, and degrade it if it has no `lq`.
 
     Args:
-        batch: samples put together: `hq`, perhaps `lq`, uint8 [B, C, h, w]; `index` as a tensor or as numbers.
-        task: its degradation makes `lq` where there is none.
-        seed: of the run; what is drawn for a sample depends on (seed, index) alone.
+        batch: collated samples: `hq` and optionally `lq`, uint8 [B, C, h, w]; `index` as a tensor or a sequence of integers.
+        task: its degradation generates `lq` if it is missing.
+        seed: seed of the run; the random draws for a sample depend only on (seed, index).
     """
     floats: dict[str, Any] = {name: batch[name].float() / 255 for name in ("hq", "lq") if name in batch}
     if "lq" not in floats:
         assert isinstance(task.degradation, DeviceDegradation)
-        # Apart from what the sample drew from (seed, index) itself.
+        # Independent of the random draws of TrainingSamples, which are seeded by (seed, index).
         seeds = [int(np.random.SeedSequence((seed, int(index), 1)).generate_state(1, np.uint64)[0] >> 1) for index in batch["index"]]
         floats["lq"] = task.degradation.degrade_batch(floats["hq"], seeds)
     return {**batch, **floats}
 
 
 class FirstSamples(Dataset[Sample]):
-    """The first samples of a training set again and again: sample `index` is sample `index % count`.
+    """Repeats the first samples of a training set: sample `index` is sample `index % count`.
 
     Args:
         samples: the training samples.
-        count: how many of them; with a batch's size every step trains on the same batch.
+        count: number of samples to repeat; if it equals the batch size, every step trains on the same batch.
     """
 
     def __init__(self, samples: TrainingSamples, count: int) -> None:
@@ -121,22 +122,22 @@ class FirstSamples(Dataset[Sample]):
         self.count = count
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, as the training set has it."""
+        """Return training sample `index % count`."""
         return self.samples[index % self.count]
 
 
 class GlobalBatches(Sampler[list[int]]):
-    """The sample indices of each batch that one process takes, step after step.
+    """Yields the sample indices of each batch of one process.
 
-    Step t uses the samples t*G ... (t+1)*G - 1 of the global batch size G, dealt out to processes and to accumulated batches in order;
-    where G changes from stage to stage, those that follow the samples of all steps before.
+    With global batch size G, step t uses the samples t*G ... (t+1)*G - 1, distributed to accumulated batches and processes in order. If G
+    changes between stages, a step uses the G samples that follow those of all previous steps.
 
     Args:
         stages: global batch size G of each step.
         steps: optimizer steps of the whole run.
-        start: steps already taken; their batches are not yielded again, but count in the length.
-        accumulate: batches whose gradients one step adds up.
-        rank: of this process.
+        start: completed steps; their batches are not yielded again, but count in the length.
+        accumulate: number of accumulated batches per step.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -161,7 +162,7 @@ class GlobalBatches(Sampler[list[int]]):
 
 
 def surroundings(start: int, length: int, side: int, degradation: PatchDegradation) -> slice:
-    """What has to be cut out of a side of an image, so that `length` pixels from `start` on are degraded as in the whole image."""
+    """Return the range to crop along one axis so that `length` pixels from `start` degrade exactly as in the whole image."""
     grid = degradation.grid
     first = max(0, start - degradation.margin) // grid * grid
     last = -(-(start + length + degradation.margin) // grid) * grid
@@ -169,7 +170,7 @@ def surroundings(start: int, length: int, side: int, degradation: PatchDegradati
 
 
 def _orient(patch: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """One of the eight flips and transpositions of [H, W, C]; bit 0 mirrors, bit 1 turns upside down, bit 2 transposes."""
+    """Apply one of the eight flips and transpositions to [H, W, C]: bit 0 flips horizontally, bit 1 vertically, bit 2 transposes."""
     if orientation & 1:
         patch = patch[:, ::-1]
     if orientation & 2:

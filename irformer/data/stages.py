@@ -1,4 +1,4 @@
-"""How large patches and batches are at each step of a run, and which samples a step takes: arithmetic on the step alone."""
+"""Patch size, batch size and sample indices of each step, as functions of the step alone."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ Batches = Annotated[Sequence[Annotated[int, Interval(ge=1, le=1_000_000)]], MinL
 
 
 class Stages:
-    """Progressive learning: patches and batches of one size after the other (Restormer, arXiv 2111.09881, section 3.3).
+    """Progressive learning: patch and batch sizes that change in stages (Restormer, arXiv 2111.09881, section 3.3).
 
-    Samples are counted through all stages, so that the number of samples seen says where a run stands, whatever the sizes were.
+    Samples are numbered across all stages, so the number of samples seen determines the position in the run.
 
     Args:
-        steps: optimizer steps of each stage; the last stage lasts to the end of the run, however long that is.
+        steps: optimizer steps of each stage; the last stage lasts until the end of the run, regardless of its number.
         patch_size: side of the LQ patch in each stage, in pixels.
         batch_size: samples of one optimizer step in each stage, over all processes and accumulated batches.
 
     Attributes:
-        first_steps: the step at which each stage begins.
+        first_steps: first step of each stage.
 
     Raises:
         UserError: the lists differ in length or are empty, or a number is not positive.
@@ -38,7 +38,7 @@ class Stages:
         lists = {"steps": self.steps, "patch_size": self.patch_size, "batch_size": self.batch_size}
         if not self.steps or len({len(values) for values in lists.values()}) > 1:
             found = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
-            raise UserError(f"progressive: expected one number for each stage in each of its lists, found {found}")
+            raise UserError(f"progressive: expected lists of equal length, with one number per stage, found {found}")
         for name, values in lists.items():
             if any(not isinstance(value, int) or value < 1 for value in values):
                 raise UserError(f"progressive.{name}={values}: expected whole numbers, 1 or more")
@@ -47,18 +47,18 @@ class Stages:
 
     @classmethod
     def constant(cls, patch_size: int, batch_size: int) -> "Stages":
-        """One size from the first step to the last."""
+        """Return a single stage with constant sizes."""
         return cls([1], [patch_size], [batch_size])
 
     def batch_at(self, step: int) -> int:
-        """Samples of one optimizer step, steps counted from 0."""
+        """Return the global batch size of an optimizer step (counted from 0)."""
         return self.batch_size[bisect_right(self.first_steps, step) - 1]
 
     def first_sample(self, step: int) -> int:
-        """Index of the first sample of a step: the samples that the steps before it have taken."""
+        """Return the index of the first sample of a step, which is the number of samples in all previous steps."""
         stage = bisect_right(self.first_steps, step) - 1
         return self._first_samples[stage] + (step - self.first_steps[stage]) * self.batch_size[stage]
 
     def patch_of(self, index: int) -> int:
-        """Side of the LQ patch of a sample, in pixels, by its global index."""
+        """Return the side of the LQ patch of a sample in pixels, given its global index."""
         return self.patch_size[bisect_right(self._first_samples, index) - 1]

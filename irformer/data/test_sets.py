@@ -1,4 +1,4 @@
-"""Test sets by name, in the trees in which people have them: pairs of degraded and clean images, the same bytes everywhere."""
+"""Test sets by name, in common folder layouts: pairs of degraded and clean images with reproducible bytes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from irformer.tasks.task import Task
 
 @dataclass(frozen=True)
 class TestPair:
-    """A degraded image and the clean one: uint8 (or float32 in units of [0, 1] where not quantised), [h, w, C] and [H, W, C]."""
+    """A degraded image [h, w, C], uint8 or (if not quantized) float32 in [0, 1], and its clean image [H, W, C], uint8."""
 
     __test__ = False
 
@@ -38,16 +38,17 @@ class TestPair:
 
 
 class TestSet(Sequence[TestPair]):
-    """A test set for one task. Pairs are read when they are asked for.
+    """A test set for one task; pairs are read on demand.
 
     Args:
-        name: the set's name in tables.
+        name: name of the set in tables.
         pairs: its files.
-        task: gives scale, channels, and the degradation of images that have no degraded file.
-        max_megapixels: the largest image that is read, in millions of pixels.
+        task: provides scale, channels, and the degradation of images that have no degraded file.
+        max_megapixels: the largest image to read, in millions of pixels.
 
     Raises:
-        UserError: a file is damaged, too large, too small to be measured or unfit, or the task needs degraded files and there are none.
+        UserError: a file is damaged, too large or too small to measure, the sizes of a pair do not match, or the task needs degraded files
+            and one is missing.
     """
 
     __test__ = False
@@ -61,10 +62,10 @@ class TestSet(Sequence[TestPair]):
             lq = read_header(pair.lq, max_megapixels) if pair.lq else None
             _require_measurable(header, lq, task)
             if lq is not None:
-                _require_fit(header, lq, task.scale)
+                _require_matching_sizes(header, lq, task.scale)
             if lq is None and isinstance(task.degradation, FromFiles):
                 raise UserError(
-                    f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot make one: "
+                    f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot generate one: "
                     f"expected the folders input and target, with images of the same names"
                 )
         self.gray_files = [header.path.stem for header in headers if header.gray]
@@ -72,23 +73,23 @@ class TestSet(Sequence[TestPair]):
 
     @property
     def lq_source(self) -> str:
-        """Where the degraded images come from, for the record: all have a file, or none."""
+        """Where the degraded images come from, as recorded in results: files for all images, or generated for all."""
         return "files" if all(pair.lq for pair in self.pairs) else "made on the fly"
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of this set's numbers should know."""
+        """Notes about the set that readers of its results should know."""
         remarks = []
-        colour_files = len(self.pairs) - len(self.gray_files)
+        color_files = len(self.pairs) - len(self.gray_files)
         if self.task.channels == 1:
-            if colour_files:
-                remarks.append(f"{self.name}: {colour_files} colour files turned gray by {_GRAY_TOLD[self._gray_rule]}.")
-        elif self.gray_files and colour_files:
-            remarks.append(f"{self.name}: {', '.join(self.gray_files)} read as colour from a single-channel file{self._narrowing}.")
+            if color_files:
+                remarks.append(f"{self.name}: {color_files} color files converted to gray by {_GRAY_LABELS[self._gray_rule]}.")
+        elif self.gray_files and color_files:
+            remarks.append(f"{self.name}: {', '.join(self.gray_files)} read as color from a single-channel file{self._narrowing}.")
         elif self.gray_files:
-            remarks.append(f"{self.name}: all images read as colour from single-channel files{self._narrowing}.")
+            remarks.append(f"{self.name}: all images read as color from single-channel files{self._narrowing}.")
         if {pair.hq.parent.name for pair in self.pairs} == {"GTmod12"} and 12 % self.task.scale:
-            remarks.append(f"{self.name}: clean images cut to multiples of 12 (GTmod12), which the published ones at this scale are not.")
+            remarks.append(f"{self.name}: clean images are cropped to multiples of 12 (GTmod12), unlike the published ones at this scale.")
         return remarks
 
     @property
@@ -104,7 +105,7 @@ class TestSet(Sequence[TestPair]):
         return len(self.pairs)
 
     def __getitem__(self, i: int) -> TestPair:  # type: ignore[override]
-        """Read pair i; the clean image is cut to scale times the degraded one, from the top left."""
+        """Read pair i, with the clean image cropped at the right and bottom to scale times the degraded size."""
         pair = self.pairs[i]
         hq = self._read(pair.hq)
         if pair.lq is None:
@@ -118,7 +119,7 @@ class TestSet(Sequence[TestPair]):
         return (self[i] for i in range(len(self)))
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
-        """[H, W, C] of a file, with the task's channels. Under both rules a gray file is gray already."""
+        """Read an image [H, W, C] with the task's channels; gray files are used as they are under both gray rules."""
         if self.task.channels == 3:
             return read_image(path, self.max_megapixels)
         if self._gray_rule == "opencv" or read_header(path, self.max_megapixels).gray:
@@ -127,10 +128,10 @@ class TestSet(Sequence[TestPair]):
 
 
 def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> None:
-    """Check that what is left of a test image within the border is large enough for every metric.
+    """Check that a test image without its border is large enough for every metric.
 
     Raises:
-        UserError: the image is too small; it is named with the smallest size.
+        UserError: the image is too small.
     """
     scale, protocol = task.scale, task.protocol
     side = max(metric.smallest_side for metric in task.metrics.values())
@@ -141,37 +142,37 @@ def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> 
         least = least if lq is None else least // scale
         raise UserError(
             f"{file.path}: {file.width}x{file.height} pixels, expected at least {least}x{least} to measure {', '.join(task.metrics)} "
-            f"within a border of {protocol.border}: remove the image from the test set"
+            f"with a border of {protocol.border}: remove the image from the test set"
         )
 
 
-def _require_fit(hq: ImageHeader, lq: ImageHeader, scale: int) -> None:
-    """Check that a clean image is as large as its degraded one times the scale; files cut to multiples of 12 (GTmod12) may be larger.
+def _require_matching_sizes(hq: ImageHeader, lq: ImageHeader, scale: int) -> None:
+    """Check that a clean image is scale times as large as its degraded image; files cropped to multiples of 12 (GTmod12) may be larger.
 
     Raises:
-        UserError: it is not.
+        UserError: the sizes do not match.
     """
     most = 12 if scale > 1 else 1
     if not all(0 <= slack < most for slack in (hq.height - scale * lq.height, hq.width - scale * lq.width)):
         raise UserError(
-            f"{hq.path} is {hq.width}x{hq.height} and {lq.path} {lq.width}x{lq.height}: they do not fit at scale {scale}; "
-            "replace or remove the pair, or choose a task of another scale"
+            f"{hq.path} is {hq.width}x{hq.height} and {lq.path} {lq.width}x{lq.height}: the sizes do not match at scale {scale}; "
+            "replace or remove the pair, or choose a task with another scale"
         )
 
 
-_GRAY_TOLD = {"matlab": "MATLAB's Y (rounded, 16-235)", "opencv": "OpenCV's reader (0-255)"}
+_GRAY_LABELS = {"matlab": "MATLAB's Y (rounded, 16-235)", "opencv": "OpenCV's reader (0-255)"}
 
 
 def find_test_set(name: str, root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> TestSet:
-    """A test set by a name that papers give it, `sample` (photographs that come with scikit-image), or a folder.
+    """Find a test set by its name in the literature, `sample` (photos that come with scikit-image), or the path of a folder.
 
-    A folder holds clean images, or is a tree as the known sets have it. A relative one is looked for from here and below root.
+    The folder contains clean images, or has the layout of a known set. Relative paths are searched in the current and the data folder.
 
     Args:
-        name: of the set.
+        name: name of the set, or path of a folder.
         root: the data folder.
-        task: what the set is for.
-        max_megapixels: the largest image that is read, in millions of pixels.
+        task: the task to test.
+        max_megapixels: the largest image to read, in millions of pixels.
 
     Raises:
         UserError: the name is unknown, or the set is not on disk.
@@ -191,7 +192,7 @@ def find_test_set(name: str, root: Path, task: Task, max_megapixels: float = MAX
 
 
 def available_test_sets(names: Sequence[str], root: Path, task: Task, max_megapixels: float = MAX_MEGAPIXELS) -> list[TestSet]:
-    """Those of the named test sets that are on disk."""
+    """Return the named test sets that are on disk."""
     return [
         find_test_set(name, root, task, max_megapixels)
         for name in names
@@ -200,26 +201,26 @@ def available_test_sets(names: Sequence[str], root: Path, task: Task, max_megapi
 
 
 def _known_name(name: str, task: Task) -> str | None:
-    """The catalog's name for one of a set's names, or None."""
+    """Return the catalog's name of a set, given one of its names, or None."""
     aliases = {alias.lower(): key for key, folders in TEST_SETS.items() for alias in (*folders, key)}
     key = aliases.get(name.lower())
     if key is None:
         return None
-    for gray, colour in GRAY_AND_COLOUR.items():
-        if key in (gray, colour):
-            key = gray if task.channels == 1 else colour
+    for gray, color in GRAY_AND_COLOUR.items():
+        if key in (gray, color):
+            key = gray if task.channels == 1 else color
     return key
 
 
 def _find_known(key: str, root: Path, task: Task, max_megapixels: float) -> Path | None:
-    """The folder of a known set. A folder of gray files is not the set in colour, whatever its name."""
+    """Return the folder of a known set, or None; for a color set, folders that contain only gray files are ignored."""
     for candidate in TEST_SETS.get(key, (key,)):
         folder = find_folder(root, (candidate,))
         if folder is None:
             continue
-        in_colour = key in GRAY_AND_COLOUR.values()
-        if in_colour:
-            paths = list_images(_hq_folder(folder, task), f"{key} is expected there")
+        in_color = key in GRAY_AND_COLOUR.values()
+        if in_color:
+            paths = list_images(_hq_folder(folder, task), f"expected the images of {key}")
             if all(read_header(path, max_megapixels).gray for path in paths):
                 continue
         return folder
@@ -234,26 +235,26 @@ def _hq_folder(folder: Path, task: Task) -> Path:
 
 def _read_tree(name: str, folder: Path, task: Task, max_megapixels: float) -> TestSet:
     hq = _hq_folder(folder, task)
-    list_images(hq, f"the images of {name} are expected there")
+    list_images(hq, f"expected the images of {name}")
     return TestSet(name, pair_folders(hq, _lq_folder(folder, task), task.scale), task, max_megapixels)
 
 
 def _lq_folder(folder: Path, task: Task) -> Path | None:
-    """Where the degraded images of a tree lie, if they are those of the task's protocol."""
+    """Return the folder of a set's degraded images if they follow the task's protocol, or None."""
     if isinstance(task.degradation, FromFiles):
         return degraded_half(folder, task.scale)
-    # The LR files that go around were made on uint8 images up to x4 and on double images at x8; the others are made on the fly.
+    # Distributed LR files were generated from uint8 images up to x4 and from double images at x8; others are generated on the fly.
     variant_of_files = "matlab_double" if task.scale == 8 else "matlab_uint8"
     if task.scale == 1 or task.protocol.lr != variant_of_files:
         return None
     candidates: tuple[str, ...] = LR_FOLDERS
-    if folder.name.endswith("_HR"):  # DIV2K_valid_HR stands beside DIV2K_valid_LR_bicubic
+    if folder.name.endswith("_HR"):  # DIV2K_valid_HR is next to DIV2K_valid_LR_bicubic
         candidates = (f"../{folder.name.removesuffix('_HR')}_LR_bicubic/X{{scale}}", *candidates)
     return find_folder(folder, tuple(candidate.format(scale=task.scale) for candidate in candidates))
 
 
 def _variant(name: str, headers: Sequence[ImageHeader]) -> str:
-    """The name with the variant of Kodak24, where it is one: a reader of a table must see which of the two was measured."""
+    """Add the variant to the name of Kodak24, because results on its two variants differ."""
     if name != "Kodak24":
         return name
     variant = KODAK24_VARIANTS.get(frozenset((header.height, header.width) for header in headers), "of other sizes")

@@ -1,4 +1,4 @@
-"""Metrics: numbers that compare a restored image with the true one."""
+"""Metrics that compare a restored image with the ground truth."""
 
 from irformer.metrics.full_reference import (
     MAE,

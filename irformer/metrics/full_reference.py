@@ -1,7 +1,7 @@
-"""Full-reference metrics as the papers of the field measure them: PSNR, SSIM and PSNR-B, and two errors in gray levels.
+"""Full-reference metrics as defined in the literature: PSNR, SSIM and PSNR-B, and two errors in gray levels.
 
-All take uint8 images, as they would be written to files: a network's output is clamped and rounded before it is measured. The border is
-cropped first, then colour turns to Y, then everything is float64.
+All metrics take uint8 images, as written to files: a network's output is clamped and rounded before it is measured. The border is
+cropped first, then color is converted to Y, then everything is computed in float64.
 """
 
 from collections.abc import Mapping
@@ -17,35 +17,35 @@ Image = NDArray[np.uint8]
 Luma = Literal["exact", "rounded"]
 
 SSIM_WINDOW = 11
-"""Height and width in pixels of the window of SSIM, and so of the smallest image that it measures."""
+"""Side of the SSIM window in pixels, and therefore of the smallest image that SSIM accepts."""
 
 
 def psnr(restored: Image, truth: Image) -> float:
-    """Peak signal-to-noise ratio in dB over all channels together, peak 255; infinity for equal images."""
+    """Compute the peak signal-to-noise ratio in dB over all channels, with peak 255; infinity for equal images."""
     return _psnr(restored.astype(np.float64), truth.astype(np.float64))
 
 
 def ssim(restored: Image, truth: Image) -> float:
-    """Structural similarity (Wang et al. 2004), 11x11 Gaussian window (sigma 1.5), valid region, mean over channels."""
+    """Compute structural similarity (Wang et al. 2004): 11x11 Gaussian window (sigma 1.5), valid region, mean over channels."""
     return _ssim(restored.astype(np.float64), truth.astype(np.float64))
 
 
 def psnr_y(restored: Image, truth: Image, rule: Luma = "exact") -> float:
-    """PSNR in dB on the Y channel (`luma`) of RGB images [H, W, 3], peak 255 although Y spans 16 to 235."""
+    """Compute PSNR in dB on the Y channel (`luma`) of RGB images [H, W, 3], with peak 255 although Y spans 16 to 235."""
     return _psnr(luma(restored, rule), luma(truth, rule))
 
 
 def ssim_y(restored: Image, truth: Image, rule: Luma = "exact") -> float:
-    """SSIM on the Y channel (`luma`) of RGB images [H, W, 3]."""
+    """Compute SSIM on the Y channel (`luma`) of RGB images [H, W, 3]."""
     return _ssim(luma(restored, rule), luma(truth, rule))
 
 
 def psnr_b(restored: Image, truth: Image) -> float:
-    """PSNR in dB that counts blocking as an error (PSNR-B; Yim and Bovik 2011), the mean over the channels of [H, W, C].
+    """Compute PSNR-B in dB, which penalizes blocking artifacts (Yim and Bovik 2011), averaged over the channels of [H, W, C].
 
-    What the edges of 8x8 blocks differ by, more than other neighbours do, is added to the mean squared error. It is measured in the
-    restored image alone. The counts of neighbours are those of the published code, which takes one block edge for each whole block but
-    the last, also where a part of a block follows.
+    The blocking term, measured in the restored image alone, is added to the mean squared error: how much more pixels differ across the
+    edges of 8x8 blocks than between other neighbors. The numbers of neighbors are those of the published code, which counts one block edge
+    for each whole block except the last, even if a partial block follows.
     """
     a, b = (image.astype(np.float64) / 255 for image in (restored, truth))
     a, b = (image[..., None] if image.ndim == 2 else image for image in (a, b))
@@ -55,18 +55,18 @@ def psnr_b(restored: Image, truth: Image) -> float:
 
 
 def luma(rgb: Image, rule: Luma = "exact") -> NDArray[np.float64]:
-    """Y of MATLAB's rgb2ycbcr (BT.601, studio range 16 to 235): [H, W, 3] uint8 RGB to [H, W] float64.
+    """Compute Y of MATLAB's rgb2ycbcr (BT.601, range 16 to 235): [H, W, 3] uint8 RGB to [H, W] float64.
 
     Args:
         rgb: the image.
-        rule: `exact` keeps the fractions (super-resolution); `rounded` does as MATLAB with uint8 images (deraining).
+        rule: `exact` does not round (super-resolution); `rounded` rounds, as MATLAB does for uint8 images (deraining).
     """
     y = rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255.0 + 16.0
     return np.floor(y + 0.5) if rule == "rounded" else y
 
 
 class _OnChannels(Metric):
-    """A metric of all channels together, or of Y.
+    """A metric of all channels or of Y.
 
     Args:
         on_y: measure the Y channel of RGB images.
@@ -78,12 +78,12 @@ class _OnChannels(Metric):
 
     @property
     def name(self) -> str:
-        """How the metric is called in messages."""
+        """Name of the metric in messages."""
         return f"{type(self).__name__} on Y" if self.on_y else type(self).__name__
 
 
 class PSNR(_OnChannels):
-    """Peak signal-to-noise ratio in dB, peak 255; infinity for equal images.
+    """Peak signal-to-noise ratio in dB, with peak 255; infinity for equal images.
 
     Args:
         on_y: measure the Y channel of RGB images.
@@ -94,12 +94,12 @@ class PSNR(_OnChannels):
     unit = "dB"
 
     def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
-        """Over all channels together."""
+        """Compute the metric over all channels."""
         return _psnr(restored.astype(np.float64), truth.astype(np.float64))
 
 
 class SSIM(_OnChannels):
-    """Structural similarity (Wang et al. 2004), 11x11 Gaussian window (sigma 1.5), valid region, mean over channels.
+    """Structural similarity (Wang et al. 2004): 11x11 Gaussian window (sigma 1.5), valid region, mean over channels.
 
     Args:
         on_y: measure the Y channel of RGB images.
@@ -110,24 +110,24 @@ class SSIM(_OnChannels):
     smallest_side = SSIM_WINDOW
 
     def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
-        """Mean over the channels."""
+        """Compute the mean over the channels."""
         return _ssim(restored.astype(np.float64), truth.astype(np.float64))
 
 
 class PSNRB(Metric):
-    """PSNR in dB that counts blocking as an error (`psnr_b`)."""
+    """PSNR-B in dB, which penalizes blocking artifacts (`psnr_b`)."""
 
     higher_is_better = True
     digits = 2
     unit = "dB"
 
     def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
-        """Mean over the channels."""
+        """Compute the mean over the channels."""
         return psnr_b(restored, truth)
 
 
 class MAE(_OnChannels):
-    """Mean absolute error in gray levels of 255, over all channels together. Lower is better.
+    """Mean absolute error in gray levels of 255, over all channels. Lower is better.
 
     Args:
         on_y: measure the Y channel of RGB images.
@@ -138,12 +138,12 @@ class MAE(_OnChannels):
     unit = "gray levels"
 
     def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
-        """Over all channels together."""
+        """Compute the metric over all channels."""
         return float(np.mean(np.abs(restored.astype(np.float64) - truth.astype(np.float64))))
 
 
 class RMSE(_OnChannels):
-    """Root mean square error in gray levels of 255, over all channels together. Lower is better.
+    """Root mean square error in gray levels of 255, over all channels. Lower is better.
 
     Args:
         on_y: measure the Y channel of RGB images.
@@ -154,7 +154,7 @@ class RMSE(_OnChannels):
     unit = "gray levels"
 
     def __call__(self, restored: NDArray[Any], truth: NDArray[Any]) -> float:
-        """Over all channels together."""
+        """Compute the metric over all channels."""
         return float(np.sqrt(np.mean((restored.astype(np.float64) - truth.astype(np.float64)) ** 2)))
 
 
@@ -167,26 +167,26 @@ METRICS: dict[str, Metric] = {
     "ssim": SSIM(),
     "psnr_b": PSNRB(),
 }
-"""The built-in metrics: a protocol names them without further configuration."""
+"""The built-in metrics, which a protocol can name without further configuration."""
 
 
 def measure(restored: Image, truth: Image, metrics: Mapping[str, Metric], border: int = 0, luma_rule: Luma = "exact") -> dict[str, float]:
-    """Metrics of a restored image against the true one.
+    """Compare a restored image with the ground truth.
 
     Args:
         restored: [H, W, C], uint8, RGB or gray.
-        truth: the same shape.
-        metrics: by name, such as `METRICS` or a part of it.
-        border: pixels left out on each side.
-        luma_rule: of the metrics on Y.
+        truth: ground truth of the same shape.
+        metrics: metrics by name, such as `METRICS` or a subset.
+        border: pixels to crop on each side.
+        luma_rule: computation of Y for metrics on Y.
 
     Raises:
-        ValueError: the shapes differ, or nothing is left within the border.
+        ValueError: the shapes differ, or the border covers the whole image.
     """
     if restored.shape != truth.shape:
-        raise ValueError(f"restored image is {restored.shape}, the true one {truth.shape}: they must have one shape")
+        raise ValueError(f"restored image has shape {restored.shape}, ground truth {truth.shape}: expected equal shapes")
     if min(restored.shape[:2]) <= 2 * border:
-        raise ValueError(f"an image of {restored.shape[1]}x{restored.shape[0]} has nothing within a border of {border}")
+        raise ValueError(f"an image of {restored.shape[1]}x{restored.shape[0]} pixels is empty after cropping a border of {border}")
     inner = slice(border, -border or None)
     images: tuple[NDArray[Any], NDArray[Any]] = restored[inner, inner], truth[inner, inner]
     planes = images
@@ -201,7 +201,7 @@ def _psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    # These settings are the reference implementation's; the library's defaults (a 7x7 uniform window, sample covariances) are not.
+    # The settings of the reference implementation; the library's defaults differ (a 7x7 uniform window, sample covariances).
     return float(
         structural_similarity(
             a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=2 if a.ndim == 3 else None
@@ -210,11 +210,11 @@ def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _blocking(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The blocking effect factor of each channel of [H, W, C] in units of [0, 1]."""
+    """Compute the blocking effect factor of each channel of [H, W, C] in [0, 1]."""
     height, width, channels = image.shape
     at_edges, elsewhere = np.zeros(channels), np.zeros(channels)
     for axis in (0, 1):
-        steps = (np.diff(image, axis=axis) ** 2).sum(1 - axis)  # for each pair of neighbouring lines
+        steps = (np.diff(image, axis=axis) ** 2).sum(1 - axis)  # for each pair of neighboring lines
         edges = np.arange(len(steps)) % 8 == 7
         at_edges += steps[edges].sum(0)
         elsewhere += steps[~edges].sum(0)
@@ -222,5 +222,5 @@ def _blocking(image: NDArray[np.float64]) -> NDArray[np.float64]:
     count_elsewhere = height * (width - 1) + width * (height - 1) - count_at_edges
     if count_at_edges <= 0:  # smaller than two blocks
         return np.zeros(channels)
-    more = at_edges / count_at_edges - elsewhere / count_elsewhere
-    return np.maximum(more, 0) * np.log2(8) / np.log2(min(height, width))
+    excess = at_edges / count_at_edges - elsewhere / count_elsewhere
+    return np.maximum(excess, 0) * np.log2(8) / np.log2(min(height, width))

@@ -1,4 +1,4 @@
-"""The base class of metrics, and what is known of a metric without its code."""
+"""The base class of metrics, and metric traits that can be saved without code."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class MetricTraits:
-    """What tables and comparisons know of a metric without its code; results.json records it.
+    """Properties of a metric for tables and comparisons, recorded in results.json.
 
     Args:
-        higher_is_better: the direction.
+        higher_is_better: whether higher values are better.
         digits: decimals in tables.
-        unit: of the values, such as dB; empty for a plain number.
+        unit: unit of the values, such as dB; empty for a plain number.
     """
 
     higher_is_better: bool = True
@@ -23,7 +23,7 @@ class MetricTraits:
 
 
 class Metric(ABC):
-    """A number that compares a restored image with the true one. Built-in metrics and those of other packages derive from it.
+    """Base class of metrics, which compare a restored image with the ground truth.
 
     A subclass sets `higher_is_better` and implements `__call__`. All other attributes have defaults. They can be class attributes or be
     set by the constructor, whose arguments are the keys of `metrics.NAME` in the configuration:
@@ -42,14 +42,14 @@ class Metric(ABC):
     must support pickle. It must not change the images.
 
     Attributes:
-        name: how the metric is called in messages; the class's name by default. Tables and results.json use the name that the
+        name: name of the metric in messages, by default the name of the class. Tables and results.json use the name that the
             configuration gives it.
-        higher_is_better: the direction. Where the metric is the first of the protocol, it decides which checkpoint is best.
+        higher_is_better: whether higher values are better. The first metric of the protocol selects the best checkpoint.
         digits: decimals in tables, 0 to 10.
-        unit: of the values, such as dB; empty for a plain number.
-        channels: the numbers of image channels that it accepts: 3 for RGB, 1 for gray.
-        smallest_side: height and width in pixels, within the border, of the smallest image that it measures.
-        on_y: measure the Y channel of RGB images: `__call__` receives float64 [H, W, 1] in the range 16 to 235, computed by the
+        unit: unit of the values, such as dB; empty for a plain number.
+        channels: accepted numbers of image channels: 3 for RGB, 1 for gray.
+        smallest_side: height and width in pixels of the smallest image that the metric accepts, without the border.
+        on_y: whether to measure the Y channel of RGB images: `__call__` receives float64 [H, W, 1] in the range 16 to 235, computed by the
             protocol's rule, instead of uint8 [H, W, C].
     """
 
@@ -62,12 +62,12 @@ class Metric(ABC):
 
     @property
     def name(self) -> str:
-        """How the metric is called in messages."""
+        """Name of the metric in messages."""
         return type(self).__name__
 
     @property
     def traits(self) -> MetricTraits:
-        """What results.json records of the metric."""
+        """Traits of the metric, as recorded in results.json."""
         return MetricTraits(self.higher_is_better, self.digits, self.unit)
 
     @abstractmethod
@@ -76,5 +76,5 @@ class Metric(ABC):
 
         Args:
             restored: uint8 [H, W, C], RGB or gray, without the border; float64 [H, W, 1] if `on_y`.
-            truth: the same shape and type.
+            truth: ground truth of the same shape and type.
         """

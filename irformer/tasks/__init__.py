@@ -1,4 +1,4 @@
-"""Tasks: what degrades images, how results are measured, and on which test sets."""
+"""Restoration tasks: degradation, evaluation protocol and test sets."""
 
 from irformer.tasks.task import Padding, Protocol, Task
 

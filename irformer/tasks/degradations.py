@@ -1,11 +1,11 @@
-"""Degradations: from clean images to degraded ones, in tests and in training, and nothing else.
+"""Degradations: generate degraded images from clean ones, in tests and in training.
 
-Every degradation can degrade a test image (`test`), always to the same bytes. How it degrades training patches tells its kind:
+Every degradation can degrade a test image (`test`), always to the same bytes. For training patches there are three kinds:
 
-- `PatchDegradation` works on uint8 patches while they are read. It states its `margin` and `grid`: a patch that is cut out with so many
-  clean pixels around it, on multiples of the grid, degrades to the very bytes of the whole image.
-- `DeviceDegradation` works on whole batches where the network is.
-- One that is neither exists in files alone.
+- `PatchDegradation` degrades uint8 patches as they are read. It declares a `margin` and a `grid`: a patch that is cropped with this many
+  clean pixels around it, on multiples of the grid, has the same bytes as in the degraded whole image.
+- `DeviceDegradation` degrades whole batches on the device of the network.
+- Any other degradation requires files with degraded images.
 """
 
 from collections.abc import Sequence
@@ -22,44 +22,44 @@ from irformer.imaging.resize import Variant, imresize
 
 NoiseOrder = Literal["bgr", "rgb"]
 
-# What a configuration may say: a level, or the two ends of a range.
+# Degradation levels in configurations.
 Sigma = Annotated[float, Interval(ge=0, le=255)]
 Quality = Annotated[int, Interval(ge=1, le=100)]
 
 
 class Degradation(Protocol):
-    """What a task does to a clean image."""
+    """Interface of degradations."""
 
     rules: frozenset[str]
-    """Fields of the task's protocol that it follows. A class may leave them out: it then follows none."""
+    """Fields of the task's protocol that the degradation uses. A class without this attribute uses none."""
 
     def test(self, image: NDArray[np.uint8]) -> NDArray:
-        """Degrade a test image [H, W, C]: uint8, or float32 in units of [0, 1] where the degraded image is not quantised."""
+        """Degrade a test image [H, W, C]; returns uint8, or float32 in [0, 1] if the degraded image is not quantized."""
         ...
 
 
 @runtime_checkable
 class PatchDegradation(Protocol):
-    """Degrades training patches as they are read."""
+    """A degradation of training patches as they are read."""
 
     margin: int
-    """Clean pixels around a patch that its degraded pixels depend on, at least."""
+    """Number of clean pixels around a patch on which its degraded pixels depend."""
     grid: int
-    """What is cut out starts and ends on multiples of this, or at the image's ends; a multiple of the scale."""
+    """Crops start and end on multiples of this number, or at the edges of the image; a multiple of the scale."""
     turned_first: bool
-    """Flips and transposition come before it, since it does not commute with them."""
+    """Whether flips and transposition precede the degradation, because it does not commute with them."""
 
     def degrade_patch(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Degrade an image [H, W, C], or a part cut out by margin and grid."""
+        """Degrade an image [H, W, C], or a crop that respects margin and grid."""
         ...
 
 
 @runtime_checkable
 class DeviceDegradation(Protocol):
-    """Degrades training batches on the device."""
+    """A degradation of training batches on the device."""
 
     def degrade_batch(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Degrade [B, C, H, W] in units of [0, 1]; each sample from its own seed alone, whatever stands beside it."""
+        """Degrade [B, C, H, W] in [0, 1]; the result for each sample depends only on the sample and its seed."""
         ...
 
 
@@ -67,39 +67,39 @@ class Downscale:
     """Bicubic downscaling by MATLAB's imresize.
 
     Args:
-        scale: factor; the sides of the image are multiples of it.
+        scale: scale factor; height and width of images are multiples of it.
         variant: `matlab_uint8` (published test sets) or `matlab_double` (i-LN's data).
     """
 
     rules = frozenset({"lr"})
-    turned_first = False  # as the published LR images, which are turned together with the clean ones
+    turned_first = False  # like the published LR images, which are flipped together with the clean ones
 
     def __init__(self, scale: Annotated[int, Ge(1)], variant: Variant = "matlab_uint8") -> None:
         self.scale = scale
         self.variant = variant
-        self.margin = 3 * scale  # the kernel reaches 2 LR pixels to either side, 2.5 from a pixel's centre
+        self.margin = 3 * scale  # the kernel extends 2 LR pixels to either side, 2.5 from a pixel's center
         self.grid = scale
 
     def test(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[H, W, C] to [H / scale, W / scale, C], uint8."""
+        """Downscale [H, W, C] to [H / scale, W / scale, C], uint8."""
         height, width = image.shape[:2]
         if height % self.scale or width % self.scale:
-            raise ValueError(f"an image of {width}x{height} is no multiple of the scale {self.scale}: crop it first")
+            raise ValueError(f"an image of {width}x{height} pixels is not a multiple of the scale {self.scale}: crop it first")
         return imresize(image, height // self.scale, width // self.scale, self.variant)
 
     def degrade_patch(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """As in tests: nothing is random."""
+        """Downscale as in `test`; there is no randomness."""
         return self.test(image)
 
 
 class GaussianNoise:
-    """White Gaussian noise, neither clipped nor quantised.
+    """White Gaussian noise, neither clipped nor quantized.
 
     Args:
-        sigma: standard deviation in gray levels (of 255) in training, or the two ends of a range that it is drawn from for each image.
-        test_sigma: in tests.
-        order: of the colours in which the test noise is drawn: `bgr` (SwinIR and its lineage) or `rgb` (Restormer). Red and blue get
-            each other's noise under the other order; without colours it has no meaning.
+        sigma: standard deviation in gray levels of 255 in training, or the ends of a range from which it is drawn for each sample.
+        test_sigma: standard deviation in tests.
+        order: channel order in which test noise is drawn: `bgr` (SwinIR and its successors) or `rgb` (Restormer). The order determines
+            which of red and blue receives which noise; it does not affect gray images.
     """
 
     rules = frozenset({"noise", "sigma"})
@@ -114,10 +114,10 @@ class GaussianNoise:
         self.order = order
 
     def test(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[H, W, C], uint8, to float32 in units of [0, 1].
+        """Add noise to [H, W, C], uint8; returns float32 in [0, 1].
 
-        The published test code calls numpy.random.seed(0) before every image and draws in float64, pixel by pixel; a RandomState of its
-        own with that seed gives the same numbers, numpy's newer Generator would not.
+        The published test code calls `numpy.random.seed(0)` before every image and draws in float64, pixel by pixel. A RandomState with
+        this seed gives the same numbers; NumPy's newer Generator does not.
         """
         noise = np.random.RandomState(0).normal(0, self.test_sigma / 255, image.shape)
         if self.order == "bgr":
@@ -125,7 +125,7 @@ class GaussianNoise:
         return (image.astype(np.float32) / 255 + noise).astype(np.float32)
 
     def degrade_batch(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
-        """[B, C, H, W] in units of [0, 1]: level and noise of each sample from its seed; the numbers are the device's own."""
+        """Add noise to [B, C, H, W] in [0, 1]; level and noise of each sample depend on its seed and the type of device."""
         noisy = torch.empty_like(clean)
         generator = torch.Generator(clean.device)
         for one, out, seed in zip(clean, noisy, seeds, strict=True):
@@ -137,32 +137,32 @@ class GaussianNoise:
 
 
 class Jpeg:
-    """JPEG compression by OpenCV (libjpeg-turbo): gray, or colour with 4:2:0 chroma.
+    """JPEG compression by OpenCV (libjpeg-turbo): gray, or color with 4:2:0 chroma subsampling.
 
     Args:
-        quality: 1 to 100 in training, or the two ends of a range (both included) that it is drawn from for each patch.
-        test_quality: in tests.
-        channels: 1 or 3.
+        quality: quality in training, 1 to 100, or the ends (inclusive) of a range from which it is drawn for each patch.
+        test_quality: quality in tests.
+        channels: image channels, 1 or 3.
     """
 
     rules = frozenset({"quality"})
-    turned_first = True  # the tables that quantise rows and columns differ: a compressed image turned is none that JPEG can give
+    turned_first = True  # the quantization tables are not symmetric, so JPEG cannot produce a transposed compressed image
 
     def __init__(self, quality: Quality | Annotated[Sequence[Quality], Len(2, 2)], test_quality: Quality, channels: Literal[1, 3]) -> None:
         low, high = _ends("quality", quality)
         if not (low >= 1 and high <= 100 and 1 <= test_quality <= 100):
-            raise ValueError(f"quality={quality}, test_quality={test_quality}: JPEG has 1 to 100")
+            raise ValueError(f"quality={quality}, test_quality={test_quality}: expected 1 to 100")
         self.low, self.high = int(low), int(high)
         self.test_quality = test_quality
-        # Blocks are 8x8; with 4:2:0 a block of chroma covers 16x16, and the decoder blends each chroma value with its neighbours.
+        # Blocks are 8x8; with 4:2:0 a chroma block covers 16x16, and the decoder interpolates between neighboring chroma values.
         self.margin, self.grid = (0, 8) if channels == 1 else (2, 16)
 
     def test(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """[H, W, C], uint8, to the same shape: encoded and decoded."""
+        """Encode and decode [H, W, C], uint8."""
         return self._compress(image, self.test_quality)
 
     def degrade_patch(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """[H, W, C], uint8, to the same shape, with a quality of its own."""
+        """Encode and decode [H, W, C], uint8, with a random quality."""
         return self._compress(image, int(rng.integers(self.low, self.high + 1)))
 
     @staticmethod
@@ -176,17 +176,17 @@ class Jpeg:
 
 
 class FromFiles:
-    """A degradation that is found in files alone, as rain: degraded images lie beside the clean ones."""
+    """A degradation that cannot be generated, such as rain: degraded images are read from files."""
 
     rules: frozenset[str] = frozenset()
 
     def test(self, image: NDArray[np.uint8]) -> NDArray:
-        """Cannot be done; whoever holds an image without a degraded file says so before."""
-        raise ValueError("this degradation is found in files alone")
+        """Raise an error; callers check beforehand that all images have degraded files."""
+        raise ValueError("this degradation cannot be generated: expected files with degraded images")
 
 
 def _ends(name: str, value: float | Sequence[float]) -> tuple[float, float]:
-    """The two ends of a range, equal where it is a single value."""
+    """Return the ends of a range; both are equal for a single value."""
     low, high = value if isinstance(value, Sequence) else (value, value)
     if low > high:
         raise ValueError(f"{name}=[{low},{high}]: expected the smaller value first")

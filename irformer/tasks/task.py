@@ -1,6 +1,6 @@
-"""A task: what is done to clean images, how results are measured, and on which test sets.
+"""A task: the degradation of clean images, the evaluation protocol and the test sets.
 
-A task fixes everything that a published number depends on, so that a number means the same in validation, in the benchmark and in a table.
+A task fixes everything that a published number depends on, so numbers from validation, benchmarks and tables are comparable.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ Padding = Literal["network", "flip_always", "reflect_min"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an image is degraded, restored and measured. What a task has no use for is None.
+    """The rules for degrading, restoring and measuring images; rules that do not apply to a task are None.
 
     Args:
-        border: pixels left out on each side of the HQ image before measuring; the scale in super-resolution.
-        padding: before the network: `flip_always` mirrors up to the next multiple of the window, a whole window where the size fits
-            already (SwinIR's test code, behind its tables); `reflect_min` reflects where the size does not fit (HAT, BasicSR,
-            Restormer); `network` is whichever of the two the network's own published numbers were measured with.
-        metrics: names of metrics, the first decides which checkpoint is best.
-        lr: which imresize makes LR images that are not on disk: `matlab_uint8` (published tables) or `matlab_double` (i-LN's data).
-        luma: Y of the metrics on Y: `exact`, or `rounded` as MATLAB does with uint8 images (deraining); None is exact.
-        noise: order of the colours in which test noise is drawn, `bgr` (SwinIR) or `rgb` (Restormer).
-        gray: how a colour file becomes gray, `matlab` (Y, 16 to 235) or `opencv` (as its reader gives it, 0 to 255).
+        border: pixels to crop on each side of the HQ image before measuring; the scale in super-resolution.
+        padding: padding before the network. `flip_always` mirrors up to the next multiple of the window size, and adds a whole window if
+            the size already fits (SwinIR's test code, used for its tables); `reflect_min` reflects only if needed (HAT, BasicSR,
+            Restormer); `network` selects the rule of the network's own published numbers.
+        metrics: names of metrics; the first selects the best checkpoint.
+        lr: imresize variant for LR images that are not on disk: `matlab_uint8` (published tables) or `matlab_double` (i-LN's data).
+        luma: Y channel for metrics on Y: `exact`, or `rounded` as in MATLAB with uint8 images (deraining); None means exact.
+        noise: channel order in which test noise is drawn: `bgr` (SwinIR) or `rgb` (Restormer).
+        gray: conversion of color files to gray: `matlab` (Y, 16 to 235) or `opencv` (the output of its reader, 0 to 255).
         sigma: standard deviation of the test noise in gray levels of 255.
         quality: JPEG quality of test images.
     """
@@ -53,12 +53,12 @@ class Protocol:
                 raise ValueError(f"task.protocol.{name}={value}: expected {', '.join(choices)}")
 
     def of(self, rules: frozenset[str]) -> "Protocol":
-        """What it says of these rules; None in place of all others that may be None."""
+        """Return a copy with only the given optional rules; all other optional rules are None."""
         unused: dict[str, Any] = {rule.name: None for rule in fields(self) if rule.default is None and rule.name not in rules}
         return replace(self, **unused)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for results.json, without what the task has no use for."""
+        """Return the rules that apply as plain values, for results.json."""
         values = {rule.name: getattr(self, rule.name) for rule in fields(self)}
         return {name: list(value) if name == "metrics" else value for name, value in values.items() if value is not None}
 
@@ -77,19 +77,19 @@ class Task:
     """A restoration task.
 
     Args:
-        name: the word that selects it (`task=NAME`).
-        scale: HQ pixels for each LQ pixel, 1 where the size is kept.
+        name: name of the task, as in `task=NAME`.
+        scale: scale factor from LQ to HQ; 1 if the size does not change.
         channels: 3 for RGB, 1 for gray.
-        degradation: clean image to degraded image.
-        protocol: how results are measured; what it says of other tasks (a preset speaks of all) is dropped.
-        test_sets: names of the test sets that papers report for it.
-        train_gray: the ways in which colour images become gray in training, where channels is 1; one is drawn for each sample.
-        sigma: level of a family of denoising tasks (`task=denoise_color task.sigma=35`), a standard deviation in gray levels of 255; name,
-            degradation and protocol refer to it.
+        degradation: generates degraded images from clean ones.
+        protocol: the evaluation rules; rules that do not apply to the task are dropped, because presets cover all tasks.
+        test_sets: names of the test sets that papers report.
+        train_gray: conversions of color images to gray in training, if `channels` is 1; one is drawn for each sample.
+        sigma: level of a family of denoising tasks (`task=denoise_color task.sigma=35`), the standard deviation in gray levels of 255;
+            name, degradation and protocol refer to it.
         quality: level of a family of JPEG tasks (`task=jpeg_gray task.quality=15`).
-        changes: what departs from the task of that name in configs/task (`irformer.config.tasks.build_task` finds out): by dotted key, the
-            value there and the value here.
-        extra_metrics: metrics besides the built-in ones, by name. The protocol may name them; the others are measured after its own.
+        changes: differences from the task of the same name in configs/task, computed by `irformer.config.tasks.build_task`: the value there
+            and the value here, by dotted key.
+        extra_metrics: additional metrics by name. The protocol may refer to them; all others are measured after the protocol's metrics.
     """
 
     name: str
@@ -120,25 +120,25 @@ class Task:
         if unknown := [name for name in self.protocol.metrics if name not in known]:
             raise ValueError(
                 f"task.protocol.metrics: unknown {', '.join(unknown)}; known: {', '.join(known)}; "
-                f"+metrics.{unknown[0]}._target_=CLASS adds one of another package"
+                f"add one from another package with +metrics.{unknown[0]}._target_=CLASS"
             )
         for name, metric in self.metrics.items():
             if self.channels not in metric.channels:
                 key = "task.protocol.metrics" if name in self.protocol.metrics else "metrics"
                 accepted = " or ".join(map(str, metric.channels))
                 raise ValueError(
-                    f"{key}: {name} measures images of {accepted} channel{'s' * (accepted != '1')}, and the task's have {self.channels}; "
-                    "expected other metrics or another task"
+                    f"{key}: {name} accepts images with {accepted} channel{'s' * (accepted != '1')}, but the task's images have "
+                    f"{self.channels}; choose other metrics or another task"
                 )
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """What is measured, by name: the protocol's metrics in their order, then the extra ones."""
+        """Metrics to measure, by name: the protocol's metrics in their order, then the extra ones."""
         known = {**METRICS, **self.extra_metrics}
         return {name: known[name] for name in (*self.protocol.metrics, *self.extra_metrics)}
 
     def _require_one_level(self) -> None:
-        """Refuse a level that the degradation does not have, or that the protocol contradicts."""
+        """Check that the degradation has the level of the task, and that the protocol has the same level."""
         for key in ("sigma", "quality"):
             level = getattr(self, key)
             if level is None:
@@ -146,9 +146,9 @@ class Task:
             if key not in self.degradation.rules:
                 raise ValueError(f"task.{key}={level}: {type(self.degradation).__name__} has no {key}; remove the key")
             if level != (measured := getattr(self.protocol, key)):
-                raise ValueError(f"task.protocol.{key}={measured} and task.{key}={level}: expected one level; give task.{key} alone")
+                raise ValueError(f"task.protocol.{key}={measured} and task.{key}={level}: expected equal levels; set only task.{key}")
 
     @property
     def label(self) -> str:
-        """The name, and every change: `denoise_color_25, sigma 35`. Tables and records call the task so."""
+        """Name of the task in tables and records, including every change: `denoise_color_25, sigma 35`."""
         return ", ".join([self.name, *(f"{key.removeprefix('protocol.')} {value}" for key, (_, value) in self.changes.items())])

@@ -36,7 +36,7 @@ from irformer.training.precision import set_precision
 from irformer.training.recipe import build_mixup, build_optimizer, require_start, training_stages
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
-from irformer.training.sharing import refuse_what_fsdp_cannot, share_batch
+from irformer.training.sharing import refuse_unsupported_with_fsdp, share_batch
 from irformer.training.stopping import StopSignals
 from irformer.weights.checkpoints import BEST, network_record, require_rebuildable, save_weights, transfer_weights
 
@@ -128,7 +128,7 @@ def _plain(node: DictConfig) -> Any:
 
 
 def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
-    refuse_what_fsdp_cannot(cfg)
+    refuse_unsupported_with_fsdp(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     task: Any = OmegaConf.to_container(cfg.task, resolve=True)
     callbacks: list[lightning.Callback] = [

@@ -1,4 +1,4 @@
-"""The LightningDataModule: uint8 batches for training, whole images for validation."""
+"""The LightningDataModule: batches of uint8 patches for training, whole images for validation."""
 
 import math
 from typing import Any
@@ -13,13 +13,13 @@ from irformer.data.test_sets import TestPair, TestSet
 
 
 class RestorationData(lightning.LightningDataModule):
-    """Training samples by global index, and a test set for validation shared out over the processes.
+    """Data loaders for training samples, in order of their global index, and for a validation set split among the processes.
 
     Args:
         samples: the training samples.
-        validation: the images that validation restores.
-        stages: samples of each optimizer step, over all processes and accumulated batches.
-        workers: processes that read ahead, for each training process.
+        validation: the validation set.
+        stages: global batch size of each optimizer step.
+        workers: data loading workers of each training process.
     """
 
     def __init__(self, samples: TrainingSamples | FirstSamples, validation: TestSet, stages: Stages, workers: int) -> None:
@@ -30,9 +30,9 @@ class RestorationData(lightning.LightningDataModule):
         self.workers = workers
 
     def train_dataloader(self) -> DataLoader:
-        """Batches {lq, hq} of uint8 [b, C, h, w], from the step that the trainer stands at.
+        """Return a loader of batches {lq, hq}, uint8 [b, C, h, w], starting at the trainer's current step.
 
-        `irformer.training.sharing.share_batch` checks beforehand that each batch can be shared evenly.
+        `irformer.training.sharing.share_batch` checks beforehand that each batch can be split evenly.
         """
         trainer = self.trainer
         assert trainer is not None
@@ -55,22 +55,22 @@ class RestorationData(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Single images; each process takes every world_size-th, so that every image counts once.
+        """Return a loader of single images; each process receives every world_size-th image, so every image counts once.
 
-        All processes take the same number of steps, since they wait for each other: those with one image less get None for it.
+        All processes take the same number of steps, because they synchronize: those with one image less receive None instead.
         """
         trainer = self.trainer
         assert trainer is not None
-        return DataLoader(_Share(self.validation, trainer.global_rank, trainer.world_size), batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(_Share(self.validation, trainer.global_rank, trainer.world_size), batch_size=None, collate_fn=_identity)
 
 
 def _start_worker(_number: int) -> None:
-    """A worker is one of several on as many cores: threads of its own would only get in each other's way. (PyTorch's are off already.)"""
+    """Disable OpenCV's threads in a worker, because workers already use all cores; PyTorch's threads are already disabled."""
     cv2.setNumThreads(0)
 
 
 class _Share(Dataset[TestPair | None]):
-    """Every world_size-th image from `rank` on, and None where the images do not go round."""
+    """Every world_size-th image starting at `rank`, padded with None to equal length on all processes."""
 
     def __init__(self, images: TestSet, rank: int, world_size: int) -> None:
         self.images = images
@@ -85,5 +85,5 @@ class _Share(Dataset[TestPair | None]):
         return self.images[index] if index < len(self.images) else None
 
 
-def _as_it_is(pair: Any) -> Any:
+def _identity(pair: Any) -> Any:
     return pair

@@ -1,4 +1,4 @@
-"""From the configuration to what a recipe is made of: sizes by stages, optimizer, mixup, and the weights that it starts from."""
+"""Building of a training recipe from the configuration: stages, optimizer, mixup and initial weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ from irformer.training.mixup import Mixup
 
 
 def training_stages(cfg: DictConfig) -> Stages:
-    """Patch and batch sizes through the run: those of `progressive`, or one size throughout.
+    """Build the stages of `progressive`, or a single stage with constant sizes.
 
     Raises:
-        UserError: `progressive` cannot be used, or says another first stage than patch_size and batch_size.
+        UserError: `progressive` is invalid, or its first stage differs from patch_size and batch_size.
     """
     if cfg.progressive is None:
         return Stages.constant(cfg.patch_size, cfg.batch_size)
@@ -27,54 +27,54 @@ def training_stages(cfg: DictConfig) -> Stages:
         sizes = getattr(stages, name)
         if cfg[name] != sizes[0]:
             raise UserError(
-                f"{name}={cfg[name]} beside progressive.{name}={sizes}: the first stage's number stands in both; "
-                "change the list too, or train with one size throughout by progressive=null"
+                f"{name}={cfg[name]} and progressive.{name}={sizes}: expected the size of the first stage in both; "
+                "change the list as well, or train with constant sizes with progressive=null"
             )
     return stages
 
 
 def build_mixup(cfg: DictConfig) -> Mixup | None:
-    """What blends the patches of a batch, or None.
+    """Build the mixup of a batch's patches, or return None if it is not configured.
 
     Raises:
-        UserError: `mixup` has a key that does not exist, or a value that cannot be.
+        UserError: `mixup` has an unknown key or an invalid value.
     """
     return None if cfg.mixup is None else Mixup(**_arguments(cfg, "mixup", ("beta", "identity"), required=False))
 
 
 def build_optimizer(cfg: DictConfig, network: nn.Module) -> Callable[..., Optimizer]:
-    """What makes the optimizer from parameters; it is tried on the network's, so that a refused argument is told before training.
+    """Return a factory that builds the optimizer from parameters, after a trial on the network's parameters.
 
     Raises:
-        UserError: there is no such optimizer, or it refuses an argument.
+        UserError: the optimizer does not exist, or it rejects an argument.
     """
     build: Callable[..., Optimizer] = instantiate(cfg.optim.optimizer)
     try:
         tried = build(network.parameters())
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"optim.optimizer: {cfg.optim.optimizer._target_} says: {error}; what it does not take is removed by '~optim.optimizer.KEY', "
-            "what it needs besides is given by +optim.optimizer.KEY=VALUE"
+            f"optim.optimizer: {cfg.optim.optimizer._target_} reports: {error}; remove an unsupported argument with "
+            "'~optim.optimizer.KEY', add a missing one with +optim.optimizer.KEY=VALUE"
         ) from error
     require_optimizer(tried, str(cfg.optim.optimizer._target_))
     return build
 
 
 def require_start(cfg: DictConfig) -> None:
-    """See that a fine-tuning recipe (it has an `init_recipe`) is given the weights that it starts from.
+    """Check that a fine-tuning recipe (one with an `init_recipe`) has initial weights.
 
     Raises:
-        UserError: it is not; the recipe that makes them is named.
+        UserError: the initial weights are missing.
     """
     if cfg.init_recipe is not None and cfg.init_from is None and cfg.resume is None:
         raise UserError(
-            f"init_from is missing: this recipe starts from the weights of experiment={cfg.init_recipe}; give init_from=PATH, the folder "
-            "of such a run or a file of its official weights, or start from random weights by init_recipe=null"
+            f"init_from is missing: this recipe starts from the weights of experiment={cfg.init_recipe}; set init_from=PATH to the folder "
+            "of such a run or to a file of its official weights, or start from random weights with init_recipe=null"
         )
 
 
 def _arguments(cfg: DictConfig, key: str, known: tuple[str, ...], required: bool) -> dict[str, Any]:
-    """The values of a part of the configuration by name, after a look at the names."""
+    """Return the values of a section of the configuration by name, after checking the names."""
     found: Any = OmegaConf.to_container(cfg[key], resolve=True) if isinstance(cfg[key], DictConfig) else None
     if found is None or set(found) - set(known) or (required and set(known) - set(found)):
         example = ", ".join(f"{name}: ..." for name in known)

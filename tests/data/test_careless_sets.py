@@ -58,14 +58,16 @@ def test_two_files_of_one_name_are_refused_wherever_a_folder_is_a_set(tmp_path, 
 def test_a_degraded_partner_that_is_ambiguous_is_refused(tmp_path, attempts):
     hq, lq = filled(tmp_path / "hq", "a.png", "b.png"), filled(tmp_path / "lq", "a.png", "ax2.png", "b.png", size=(20, 24))
     found = refusal(attempts, pair_folders, hq, lq, 2)
-    assert found == f"{lq}: ax2.png and a.png are both degraded partners of {hq / 'a.png'} (1 such), expected one: remove the other"
+    counterparts = f"{lq}: ax2.png and a.png are both degraded counterparts of {hq / 'a.png'}"
+    assert found == f"{counterparts} (1 in total), expected one: remove the other"
     (lq / "ax2.png").unlink()
     assert [pair.lq for pair in pair_folders(hq, lq, 2)] == [lq / "a.png", lq / "b.png"]
     attempts.handled("data sets")
     (lq / "a.png").rename(lq / "ax2.png")
     filled(hq, "ax2.png")
     found = refusal(attempts, pair_folders, hq, lq, 2)
-    assert found == f"{lq / 'ax2.png'}: the degraded partner of both a.png and ax2.png (1 such), expected of one: rename the images"
+    counterpart = f"{lq / 'ax2.png'}: is the degraded counterpart of both a.png and ax2.png"
+    assert found == f"{counterpart} (1 in total), expected one clean image: rename the images"
 
 
 def test_test_sets_of_one_name_are_told_apart_and_no_set_is_measured_twice(tmp_path, attempts, monkeypatch):
@@ -164,7 +166,7 @@ def test_test_images_that_are_too_small_to_be_measured_are_named(tmp_path, attem
         found = refusal(attempts, find_test_set, str(tmp_path), tmp_path, task)
         assert found == (
             f"{tmp_path / 'small.png'}: {size[1]}x{size[0]} pixels, expected at least {least}x{least} to measure "
-            f"{', '.join(protocol.metrics)} within a border of {protocol.border}: remove the image from the test set"
+            f"{', '.join(protocol.metrics)} with a border of {protocol.border}: remove the image from the test set"
         )
         (tmp_path / "small.png").unlink()
     write_image(tmp_path / "smallest.png", picture(least, 40))

@@ -102,7 +102,7 @@ def test_a_file_that_goes_or_is_replaced_during_training_is_named(tmp_path, atte
     (tmp_path / "a.png").unlink()
     write_image(tmp_path / "b.png", picture(20, 60))
     refused(attempts, tmp_path / "a.png", "no such file", [lambda _path: training.hq(0)])
-    message = "60x20 pixels, and 60x40 when training started: the file was replaced; restore it, or start a new run"
+    message = "60x20 pixels, expected 60x40 as at the start of training: the file was replaced; restore it, or start a new run"
     refused(attempts, tmp_path / "b.png", message, [lambda _path: training.hq(1)])
 
 

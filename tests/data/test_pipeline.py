@@ -89,6 +89,6 @@ def test_the_share_of_decoding_is_told_once_with_the_cure(folder, caplog, monkey
         for index in range(5, 20):
             dataset[index]
     assert len(caplog.messages) == 1
-    assert "python scripts/prepare_data.py pack BSDS400 ends that" in caplog.messages[0]
+    assert "to avoid this, run python scripts/prepare_data.py pack BSDS400" in caplog.messages[0]
     share = int(caplog.messages[0].split(" took ")[1].split(" %")[0])
     assert 0 < share <= 100

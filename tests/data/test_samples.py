@@ -135,10 +135,10 @@ def test_pairs_that_do_not_fit_are_named(folder, tmp_path):
     (tmp_path / "LR").mkdir()
     for i, (height, width) in enumerate([(32, 48), (30, 30), (25, 25)]):
         write_image(tmp_path / "LR" / f"{i}.png", picture(height, width))
-    with pytest.raises(UserError, match=r"2 of 3 pairs do not fit.*the first: 1\.png 61x75 with 1\.png 30x30; 2\.png"):
+    with pytest.raises(UserError, match=r"2 of 3 pairs do not match.*the first: 1\.png 61x75 with 1\.png 30x30; 2\.png"):
         _samples(folder, lq=tmp_path / "LR")
     (tmp_path / "LR" / "2.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 3 images of .* have no degraded partner in .*, the first: 2"):
+    with pytest.raises(UserError, match=r"1 of 3 images in .* have no degraded counterpart in .*, the first: 2"):
         _samples(folder, lq=tmp_path / "LR")
 
 

@@ -77,7 +77,7 @@ def test_the_largest_patch_must_fit_every_image(tmp_path):
 
 
 def test_stages_that_cannot_be_are_told():
-    with pytest.raises(UserError, match="one number for each stage in each of its lists, found 2 steps, 3 patch_size, 2 batch_size"):
+    with pytest.raises(UserError, match="lists of equal length, with one number per stage, found 2 steps, 3 patch_size, 2 batch_size"):
         Stages([1, 2], [8, 8, 8], [4, 4])
     with pytest.raises(UserError, match=r"progressive\.batch_size=\[4, 0\]: expected whole numbers, 1 or more"):
         Stages([1, 2], [8, 8], [4, 0])

@@ -104,7 +104,7 @@ def test_a_disk_that_cannot_hold_it_is_told_before_anything_is_decoded(root, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=20_000))
     decoded: list[str] = []
     needed = 3 * (40 * 60 + 61 * 45 + 50 * 50 + 20 * 30 + 30 * 22 + 25 * 25)
-    with pytest.raises(UserError, match=rf"DIV2K: packing needs {needed:,} bytes .* and 20,000 .* are free there.*paths\.packed=FOLDER"):
+    with pytest.raises(UserError, match=rf"DIV2K: packing needs {needed:,} bytes .* but only 20,000 .* are free: .*paths\.packed=FOLDER"):
         pack_set("DIV2K", root, None, None, lambda *progress: decoded.append(progress[2]))
     assert not decoded
     assert not (root / "packed").exists()
@@ -112,7 +112,7 @@ def test_a_disk_that_cannot_hold_it_is_told_before_anything_is_decoded(root, mon
 
 def test_a_place_that_cannot_be_written_to_is_told(root):
     (root / "file").write_text("no folder")
-    with pytest.raises(UserError, match=r"file/DIV2K: the store cannot be written .*: name another place by paths\.packed=FOLDER"):
+    with pytest.raises(UserError, match=r"file/DIV2K: cannot write the store .*: choose another location with paths\.packed=FOLDER"):
         pack_set("DIV2K", root, root / "file", None, quiet)
 
 
@@ -145,7 +145,7 @@ def test_damaged_stores_are_refused(root):
     with pytest.raises(UserError, match=r"index\.json: damaged: pack the set again"):
         Store(folder)
     (folder / "index.json").write_text(json.dumps({**json.loads(index), "format": 3}))
-    with pytest.raises(UserError, match="a store of format 3, expected 2: pack the set again"):
+    with pytest.raises(UserError, match="the store has format 3, expected 2: pack the set again"):
         Store(folder)
     (folder / "index.json").write_text(index)
     with (folder / "hq.bin").open("r+b") as file:
@@ -194,11 +194,11 @@ def test_verify_names_everything_that_is_wrong(root):
 
     write_image(hq / "0000.png", picture(42, 60))
     shutil.rmtree(folder)
-    assert verify_set("DIV2K", root, None, None, quiet) == ["DIV2K: 0000.png 60x42 with 0000x2.png 30x20 do not fit"]
-    with pytest.raises(UserError, match=r"1 pairs of DIV2K do not fit, the first: 0000\.png 60x42 with 0000x2\.png 30x20"):
+    assert verify_set("DIV2K", root, None, None, quiet) == ["DIV2K: 0000.png 60x42 with 0000x2.png 30x20 do not match"]
+    with pytest.raises(UserError, match=r"1 pairs of DIV2K do not match, the first: 0000\.png 60x42 with 0000x2\.png 30x20"):
         pack_set("DIV2K", root, None, None, quiet)
     (lq / "0001x2.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 3 images of .* have no degraded partner"):
+    with pytest.raises(UserError, match=r"1 of 3 images in .* have no degraded counterpart"):
         verify_set("DIV2K", root, None, None, quiet)
 
 
@@ -211,10 +211,10 @@ def test_known_test_sets_are_verified_with_their_lq(root):
         write_image(root / "Rain100L" / place / "1.png", picture(40, 60))
     lines = verify_set("set5", root, None, None, quiet)
     assert len(lines) == 1
-    assert "LR_bicubic/X4/baby.png 10x10: they do not fit at scale 4" in lines[0]
+    assert "LR_bicubic/X4/baby.png 10x10: the sizes do not match at scale 4" in lines[0]
     assert verify_set("Rain100L", root, None, None, quiet) == []
     write_image(root / "Rain100L" / "input" / "1.png", picture(40, 58))
-    assert "input/1.png 58x40: they do not fit at scale 1" in verify_set("Rain100L", root, None, None, quiet)[0]
+    assert "input/1.png 58x40: the sizes do not match at scale 1" in verify_set("Rain100L", root, None, None, quiet)[0]
     (root / "Set5" / "LR_bicubic" / "X2" / "baby.png").write_bytes(b"")
     assert verify_set("Set5", root, None, None, quiet) == [
         f"{root / 'Set5' / 'LR_bicubic' / 'X2' / 'baby.png'}: not a readable image (0 bytes): restore or remove the file"

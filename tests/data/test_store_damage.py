@@ -86,7 +86,7 @@ def test_a_second_packing_of_the_same_store_is_refused_and_disturbs_nothing(clea
         assert first.stdout.readline() == "1\n"
         with pytest.raises(UserError) as raised:
             pack_set(str(clean), tmp_path, None, None, quiet)
-        assert str(raised.value).endswith(": another process is packing this store: wait until it is done, or end it")
+        assert str(raised.value).endswith(": another process is packing this store: wait for it, or stop it")
         attempts.refused("packed stores")
         other = tmp_path / "other"
         other.mkdir()
@@ -113,6 +113,6 @@ def test_a_file_that_is_replaced_while_it_is_packed_is_named(clean, tmp_path, at
 
     with pytest.raises(UserError) as raised:
         pack_set(str(clean), tmp_path, None, None, replace)
-    assert str(raised.value) == f"{clean / '1.png'}: the file was replaced while it was packed: pack the set again"
+    assert str(raised.value) == f"{clean / '1.png'}: the file was replaced during packing: pack the set again"
     assert list((tmp_path / "packed").iterdir()) == []
     attempts.refused("packed stores")

@@ -94,7 +94,7 @@ def test_rain_is_found_as_pairs(tmp_path, tree):
     assert np.array_equal(found[0].lq, picture(20, 24, seed=1))
     (tmp_path / tree / "input" / "1.png").rename(tmp_path / tree / "1.png")
     (tmp_path / tree / "input").rmdir()
-    with pytest.raises(UserError, match=r"1\.png has no degraded counterpart, and derain cannot make one: expected the folders input and"):
+    with pytest.raises(UserError, match=r"1\.png has no degraded counterpart, and derain cannot generate one: expected the folders input"):
         find_test_set(str(tmp_path / tree), tmp_path, task)
 
 
@@ -127,7 +127,7 @@ def test_bsd68_is_gray_or_in_colour_as_the_task_is(tmp_path):
         assert (found.name, found.remarks) == ("BSD68", [])
     (tmp_path / "BSD68" / "1.png").unlink()
     (tmp_path / "BSD68").rmdir()
-    assert find_test_set("BSD68", tmp_path, gray).remarks == ["BSD68: 1 colour files turned gray by OpenCV's reader (0-255)."]
+    assert find_test_set("BSD68", tmp_path, gray).remarks == ["BSD68: 1 color files converted to gray by OpenCV's reader (0-255)."]
 
 
 def test_gray_of_a_test_image_is_made_by_the_protocol_s_rule(tmp_path):
@@ -140,13 +140,13 @@ def test_gray_of_a_test_image_is_made_by_the_protocol_s_rule(tmp_path):
     assert np.array_equal(kair[0].hq[..., 0], cv2.imread(str(tmp_path / "LIVE1" / "colour.png"), 0))
     for found in (swinir, kair):  # a gray file is gray already
         assert np.array_equal(found[1].hq, picture(32, 40, 1))
-    assert swinir.remarks == ["LIVE1: 1 colour files turned gray by MATLAB's Y (rounded, 16-235)."]
-    assert kair.remarks == ["LIVE1: 1 colour files turned gray by OpenCV's reader (0-255)."]
+    assert swinir.remarks == ["LIVE1: 1 color files converted to gray by MATLAB's Y (rounded, 16-235)."]
+    assert kair.remarks == ["LIVE1: 1 color files converted to gray by OpenCV's reader (0-255)."]
 
 
 def test_without_test_sets_the_sample_photos_stand_in_but_for_rain(tmp_path):
     assert [s.name for s in find_test_sets(None, tmp_path, task_of("jpeg_gray_10"))] == ["sample"]
-    with pytest.raises(UserError, match=r"none of the test sets of derain \(Rain100L, .*\) was found below .*data\.val=FOLDER"):
+    with pytest.raises(UserError, match=r"none of the test sets of derain \(Rain100L, .*\) was found in .*data\.val=FOLDER"):
         find_test_sets(None, tmp_path, task_of("derain"))
 
 
@@ -163,7 +163,7 @@ def test_files_that_do_not_fit_are_named(tmp_path):
     for folder, size in [("HR", (40, 60)), ("LR_bicubic/X2", (10, 15))]:
         (tmp_path / "Set5" / folder).mkdir(parents=True)
         write_image(tmp_path / "Set5" / folder / "baby.png", picture(*size))
-    with pytest.raises(UserError, match=r"baby\.png is 60x40 and .*baby\.png 15x10: they do not fit at scale 2"):
+    with pytest.raises(UserError, match=r"baby\.png is 60x40 and .*baby\.png 15x10: the sizes do not match at scale 2"):
         find_test_set("Set5", tmp_path, TASK)[0]
 
 

@@ -91,7 +91,7 @@ def test_mixtures_are_named_and_their_mistakes_too(root, tmp_path):
     run = build(root, tmp_path / "run", *mixture)
     assert "mixture, 5 images, BSDS400 folder, WED packed" in run.facts["data"]
     for overrides, message in [
-        (["data=mixture"], r"data=mixture needs sets with their shares: add 'data\.sets=\{DIV2K: 0\.5"),
+        (["data=mixture"], r"data=mixture needs sets with their shares, such as 'data\.sets=\{DIV2K: 0\.5"),
         (["data=mixture", "data.sets={WED: 0}"], r"data\.sets=\{WED: 0\}: expected .*names with shares above 0"),
         (["data=mixture", "data.sets={DIV3K: 1}"], "unknown training set DIV3K"),
         (["data=bsds400", "data.draw=pixels"], "data.draw=pixels: expected images or area"),

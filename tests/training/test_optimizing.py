@@ -101,14 +101,14 @@ def test_an_argument_that_the_optimizer_refuses_is_told_before_training(tmp_path
 
 def test_a_batch_that_cannot_be_shared_in_some_stage_is_refused(tmp_path, images):
     cfg = compose("train", [*SMALL, *images, *PROGRESSIVE, "trainer.accumulate_grad_batches=4"])
-    with pytest.raises(UserError, match=r"batch_size=2 \(global\) cannot be shared by 1 processes and 4 accumulated batches"):
+    with pytest.raises(UserError, match=r"batch_size=2 \(global\) cannot be split evenly among 1 processes and 4 accumulated batches"):
         build_run(cfg, tmp_path).execute(Console(quiet=True))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([*PROGRESSIVE, "batch_size=8"], r"batch_size=8 beside progressive\.batch_size=\[4, 2, 2\]: .* progressive=null"),
+        ([*PROGRESSIVE, "batch_size=8"], r"batch_size=8 and progressive\.batch_size=\[4, 2, 2\]: .* progressive=null"),
         (
             ["progressive={steps: [2, 2], patch_size: [8, 16]}"],
             r"progressive\.batch_size is missing: expected a list of 1 or more whole numbers",
@@ -119,7 +119,7 @@ def test_a_batch_that_cannot_be_shared_in_some_stage_is_refused(tmp_path, images
             r"60x56 pixels, smaller than the training patch of 64x64",
         ),
         (["mixup={alpha: 1.2}"], r"unknown key mixup\.alpha: Mixup takes beta, identity"),
-        (["init_recipe=hat_x2"], r"init_from is missing: .* experiment=hat_x2; give init_from=PATH.* init_recipe=null"),
+        (["init_recipe=hat_x2"], r"init_from is missing: .* experiment=hat_x2; set init_from=PATH.* init_recipe=null"),
     ],
 )
 def test_mistakes_are_told_before_training(tmp_path, images, overrides, message):

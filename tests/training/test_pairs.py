@@ -96,7 +96,7 @@ def test_scales_that_the_files_do_not_tell(tmp_path):
     for name, clean, degraded, line in (
         ("two", (7, 7), (2, 2), None),
         ("no", (60, 60), (40, 40), r"60x60 and .* 40x40: expected a clean image 1, 2, 3, \.\.\. times as large"),
-        ("both", (11, 11), (2, 2), r"11x11 and .* 2x2, which fits the scales 4, 5; state it by task\.scale=N"),
+        ("both", (11, 11), (2, 2), r"11x11 and .* 2x2, which matches the scales 4, 5; set task\.scale=N"),
     ):
         folder = tmp_path / name
         for half, size in (("target", clean), ("input", degraded)):
@@ -109,22 +109,22 @@ def test_scales_that_the_files_do_not_tell(tmp_path):
                 scale_of_folder(folder)
     for scale in (2, 4):
         (tmp_path / "many" / "LR_bicubic" / f"X{scale}").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"many: degraded images for the scales 2, 4; state it by task\.scale=N"):
+    with pytest.raises(UserError, match=r"many: has degraded images for the scales 2, 4; set task\.scale=N"):
         scale_of_folder(tmp_path / "many")
 
 
 def test_pairs_that_do_not_fit_are_named_before_training(root):
     _write(root / "x2" / "train" / "input" / "1.png", 20, 20)
-    with pytest.raises(UserError, match=r"1 of 2 pairs do not fit: .* 2 times .*: 1\.png 70x65 with 1\.png 20x20"):
+    with pytest.raises(UserError, match=r"1 of 2 pairs do not match: .* 2 times .*: 1\.png 70x65 with 1\.png 20x20"):
         build(root, 2)
     (root / "x2" / "train" / "input" / "1.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 2 images of .*target have no degraded partner in .*input .*, the first: 1"):
+    with pytest.raises(UserError, match=r"1 of 2 images in .*target have no degraded counterpart in .*input .*, the first: 1"):
         build(root, 2)
     (root / "x2" / "train" / "input" / "0.png").unlink()
     _write(root / "x2" / "train" / "input" / "other.png", 32, 40)
-    with pytest.raises(UserError, match=r"target/0\.png has no degraded counterpart in .*input \(by the name 0 or 0xSCALE\): add it, or"):
+    with pytest.raises(UserError, match=r"target/0\.png has no degraded counterpart in .*input \(named 0 or 0xSCALE\): add it, or"):
         build(root, 2)
-    with pytest.raises(UserError, match=r"val/target/0\.png is 50x41 and .*val/input/0\.png 50x41: they do not fit at scale 2; replace or"):
+    with pytest.raises(UserError, match=r"val/target/0\.png is 50x41 and .*val/input/0\.png 50x41: the sizes do not match at scale 2"):
         build(root, 1, f"data.path={root / 'x2' / 'test'}")
 
 
@@ -133,11 +133,11 @@ def test_pairs_under_a_task_that_degrades_are_refused(root, task):
     train = root / "x1" / "train"
     name = task.partition("=")[2]
     with pytest.raises(
-        UserError, match=rf"data\.lq_path={train / 'input'}: the task {name} degrades .*; train and measure on pairs by task=pairs"
+        UserError, match=rf"data\.lq_path={train / 'input'}: the task {name} degrades .*; train and measure on pairs with task=pairs"
     ):
         build(root, 1, f"data.path={train / 'target'}", f"data.lq_path={train / 'input'}", task=task)
     with pytest.raises(
-        UserError, match=rf"data\.path={train} holds pairs, and the task {name} .* by task=pairs, .* data\.path={train / 'target'}"
+        UserError, match=rf"data\.path={train} contains pairs, but the task {name} .* with task=pairs, .* data\.path={train / 'target'}"
     ):
         build(root, 1, task=task)
 
@@ -146,15 +146,15 @@ def test_pairs_for_training_alone_are_named_in_super_resolution(root):
     train = root / "x2" / "train"
     words = [f"data.path={train / 'target'}", f"data.lq_path={train / 'input'}", f"data.val={root / 'x2' / 'val' / 'target'}"]
     run = build(root, 2, *words, f"test_sets=[{root / 'x2' / 'test' / 'target'}]", task="task=sr_x2")
-    assert run.facts["LQ"] == f"trained on the files of {train / 'input'}; those of target are made on the fly by the task's own rule"
+    assert run.facts["LQ"] == f"trained on the files in {train / 'input'}; those of target are generated on the fly by the task's rule"
 
 
 def test_pairs_need_test_sets_of_pairs(root):
     with pytest.raises(
-        UserError, match=r"pairs_x1 is measured on your own pairs, in the folders input and target: name a folder .* data\.val"
+        UserError, match=r"pairs_x1 is measured on your own pairs, in the folders input and target: specify a folder .* data\.val"
     ):
         build(root, 1, "test_sets=null")
     with pytest.raises(
-        UserError, match=r"target/0\.png has no degraded counterpart, and pairs_x1 cannot make one: expected the folders input"
+        UserError, match=r"target/0\.png has no degraded counterpart, and pairs_x1 cannot generate one: expected the folders input"
     ):
         build(root, 1, f"test_sets=[{root / 'x1' / 'test' / 'target'}]")

@@ -106,9 +106,9 @@ def test_the_global_batch_is_what_is_stated(tmp_path):
     assert shared("batch_size=32", "max_batch_per_device=5", *interval) == (8, 40)  # 4 at once: 5 does not divide 32
     assert shared("batch_size=32", "max_batch_per_device=5", "trainer.devices=2", *interval) == (4, 20)
     assert shared("batch_size=32", "trainer.accumulate_grad_batches=4", *interval) == (4, 20)
-    with pytest.raises(UserError, match=r"batch_size=5 \(global\) cannot be shared by 2 processes and 1 .*: use a multiple of 2"):
+    with pytest.raises(UserError, match=r"batch_size=5 \(global\) cannot be split evenly among 2 processes and 1 .*: use a multiple of 2"):
         shared("batch_size=5", "trainer.devices=2")
-    with pytest.raises(UserError, match=r"max_batch_per_device=4 derives .*, and trainer.accumulate_grad_batches=2 sets them"):
+    with pytest.raises(UserError, match=r"max_batch_per_device=4 determines .*, but trainer.accumulate_grad_batches=2 sets it too"):
         shared("max_batch_per_device=4", "trainer.accumulate_grad_batches=2")
 
 
@@ -118,12 +118,12 @@ def test_fsdp_is_refused_where_it_cannot_run(tmp_path, monkeypatch):
             build_run(compose("train", [word for word in [*SMALL, "trainer=fsdp", *words] if word != "trainer=cpu"]), tmp_path / "run")
         return str(error.value)
 
-    assert refusal() == "trainer.strategy=fsdp needs GPUs, and there is none here: trainer=ddp, or on the CPU trainer=ddp_spawn"
+    assert refusal() == "trainer.strategy=fsdp requires GPUs, but none is available: use trainer=ddp, or trainer=ddp_spawn on the CPU"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "their average cannot follow: add optim.ema=null" in refusal()
-    assert "the probe cannot see them: add callbacks.probe=null" in refusal("optim.ema=null")
+    assert "does not support weight averaging: add optim.ema=null" in refusal()
+    assert "does not support the probe: add callbacks.probe=null" in refusal("optim.ema=null")
     clipped = ["optim.ema=null", "callbacks.probe=null", "trainer.gradient_clip_val=0.01"]
-    assert "cannot clip the gradient's norm: add +trainer.gradient_clip_algorithm=value" in refusal(*clipped)
+    assert "does not support clipping by norm: add +trainer.gradient_clip_algorithm=value" in refusal(*clipped)
 
 
 TINY = [*NETWORK, "debug=fast", "logger=csv", "batch_size=4"]
@@ -163,7 +163,7 @@ def test_a_mistake_on_all_processes_gets_one_line(tmp_path):
     assert done.returncode != 0
     ours = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(ours) == 1, errors
-    assert "batch_size=3 (global) cannot be shared by 2 processes" in ours[0]
+    assert "batch_size=3 (global) cannot be split evenly among 2 processes" in ours[0]
 
 
 def test_a_signal_to_the_first_process_ends_all_and_the_run_goes_on(tmp_path):

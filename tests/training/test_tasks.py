@@ -82,7 +82,7 @@ def test_at_scale_1_a_network_adds_a_residual_to_its_input(model, task):
 
 
 def test_deraining_without_degraded_files_is_refused(tmp_path, folders):
-    with pytest.raises(UserError, match=r"the task derain learns from pairs, .*data=folder data\.path=CLEAN data\.lq_path=DEGRADED"):
+    with pytest.raises(UserError, match=r"the task derain trains on pairs, .*data=folder data\.path=CLEAN data\.lq_path=DEGRADED"):
         run_of("derain", tmp_path, folders, "data.lq_path=null")
 
 
