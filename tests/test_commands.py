@@ -116,7 +116,7 @@ def test_a_run_from_training_to_resuming(tmp_path):
         "sr_x2",
         "sample, 2 images",
         "parameters",
-        "ends affine, standardised input",
+        "ends affine, standardized input",
         "precision 32-true",
         "runs/first",
         "no DIV2K",
@@ -127,7 +127,7 @@ def test_a_run_from_training_to_resuming(tmp_path):
 
     again = run("train.py", "norm=iln", *TINY, "name=first", folder=tmp_path)
     assert again.returncode == 1
-    assert "runs/first holds a run already" in again.stderr
+    assert "runs/first already contains a run" in again.stderr
 
     benchmark = run("scripts/benchmark.py", "checkpoint=runs/first", "test_sets=[sample]", "device=cpu", folder=tmp_path)
     assert benchmark.returncode == 0, benchmark.stderr

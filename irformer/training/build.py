@@ -1,4 +1,4 @@
-"""From a configuration to a run: the one place that knows both the keys that people type and the objects they stand for."""
+"""Builds a run from a configuration: the only module that knows both the keys that users type and the objects that they configure."""
 
 import os
 from functools import partial
@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from irformer.config.compose import build_network, instantiate, resume_command, trust_of
-from irformer.config.image_sets import TrainingData, find_test_sets, named_mixture, training_data, validation_set, workers
+from irformer.config.image_sets import find_test_sets, named_mixture, training_data, validation_set, workers
 from irformer.config.saved import CONFIG, read_saved_config
 from irformer.config.tasks import build_task
 from irformer.core.trust import foreign_targets
 from irformer.data.leaks import require_no_test_images
 from irformer.data.mirrored import MirroredImages
 from irformer.data.samples import FirstSamples, TrainingSamples
-from irformer.data.stages import Stages
-from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.models.interface import channels_of_groups
 from irformer.schema.check import check_config
@@ -38,6 +35,7 @@ from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_c
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_unsupported_with_fsdp, share_batch
 from irformer.training.stopping import StopSignals
+from irformer.training.summary import run_summary, takes_norm
 from irformer.weights.checkpoints import BEST, network_record, require_rebuildable, save_weights, transfer_weights
 
 
@@ -45,11 +43,11 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     """Build a run and check everything that can be checked before training starts.
 
     Args:
-        cfg: composed from configs/train.yaml.
-        folder: of the run.
+        cfg: configuration composed from configs/train.yaml.
+        folder: folder of the run.
 
     Raises:
-        UserError: the configuration or the data cannot be used as they are.
+        UserError: the configuration or the data cannot be used.
     """
     check_config(cfg, "train")
     require_start(cfg)
@@ -66,9 +64,9 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
     notes = training.notes | named_mixture(cfg.data, [validation, *test_sets])
 
-    block = require_norm(instantiate(cfg.model.norm)) if _takes_norm(cfg) else None
+    block = require_norm(instantiate(cfg.model.norm)) if takes_norm(cfg) else None
     network = build_network(cfg.model)
-    if cfg.init_from and resume is None:  # a resumed run has weights of its own
+    if cfg.init_from and resume is None:  # a resumed run has its own weights
         notes["init_from"] = str(transfer_weights(network, Path(cfg.init_from), trust_of(cfg)))
     loss, schedule = instantiate(cfg.loss), instantiate(cfg.optim.schedule)
     require_schedule(schedule, str(cfg.optim.schedule._target_), cfg.trainer.max_steps)
@@ -79,27 +77,27 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     trainer = _build_trainer(cfg, folder, stop)
     share_batch(trainer, stages.batch_size, cfg.max_batch_per_device)
 
-    # Last of all checks, since it may decode images; what it found is kept beside the runs, for the next of them.
+    # The last check, because it may decode images. Fingerprints are cached next to the runs.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
     require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
-    norm = f", norm {cfg.norm.name}" if _takes_norm(cfg) else ""
+    norm = f", norm {cfg.norm.name}" if takes_norm(cfg) else ""
     title = f"{cfg.model.name}{norm}, {task.label}"
-    # The name is fixed by the first reading (it holds the time); everything else stays as it was composed, so that a resumed run can
-    # change a key and have what refers to it follow.
+    # The name contains the time, so it is fixed here. References to other keys are saved unresolved, so that they follow when a resumed
+    # run changes a key.
     cfg.name = str(cfg.name)
     config = OmegaConf.to_yaml(cfg)
     if resume and resume.note:
         notes["resume"] = resume.note
     if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
         notes["changed"] = "; ".join(changes)
-    facts = _facts(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
+    summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
     trust, channels, command = trust_of(cfg), channels_of_groups(network), resume_command(folder, _plain(cfg))
-    return Run(folder, title, config, facts, task, module, data, trainer, test_sets, resume, stop, trust, channels, command)
+    return Run(folder, title, config, summary, task, module, data, trainer, test_sets, resume, stop, trust, channels, command)
 
 
 def _try_foreign_classes(cfg: DictConfig, network: nn.Module, block: Any, loss: nn.Module, task: Task, side: int) -> None:
-    """Try what is not irformer's own: on small images, and whether the files of the run can be loaded again.
+    """Try classes of other packages on small images, and check that the files of the run can be loaded again.
 
     Raises:
         UserError: a class does not fulfil its contract (`irformer.training.contracts`).
@@ -116,11 +114,6 @@ def _try_foreign_classes(cfg: DictConfig, network: nn.Module, block: Any, loss: 
         require_rebuildable(network, model, task_node, trust_of(cfg))
     if foreign_targets(loss_node):
         require_loss(loss, str(cfg.loss._target_), task.channels, side * task.scale)
-
-
-def _takes_norm(cfg: DictConfig) -> bool:
-    """Whether the network takes a norm scheme; one of another project may have norms of its own."""
-    return OmegaConf.is_dict(cfg.model.get("norm"))
 
 
 def _plain(node: DictConfig) -> Any:
@@ -152,7 +145,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        enable_checkpointing=False,  # LastCheckpoint does it
+        enable_checkpointing=False,  # LastCheckpoint writes checkpoints
         default_root_dir=str(folder),
         callbacks=callbacks,
         logger=build_loggers(cfg.logger, folder, cfg.name),
@@ -172,60 +165,21 @@ def _record(model: dict[str, Any], task: dict[str, Any], step: int) -> str:
 
 
 def _resume_checkpoint(cfg: DictConfig, folder: Path) -> Resume | None:
-    """The checkpoint that the run goes on from; None where it starts, or starts again because it was stopped before its first."""
+    """Return the checkpoint to resume from; None for a new run, and for one that was stopped before its first checkpoint."""
     if cfg.resume is None:
         if has_checkpoint(folder):
-            raise UserError(f"{folder} holds a run already: resume={folder} goes on with it, name=NAME starts another beside it")
+            raise UserError(f"{folder} already contains a run: resume={folder} resumes it, name=NAME starts another one")
         return None
     resume = find_resume(folder)
     if resume is not None and is_complete(folder, cfg.trainer.max_steps):
         raise UserError(
-            f"{os.path.relpath(resume.file)} stands at step {resume.step} already: give trainer.max_steps a larger number to go on"
+            f"{os.path.relpath(resume.file)} is already at step {resume.step}: set trainer.max_steps to a larger number to continue"
         )
     return resume
 
 
 def _changes(cfg: DictConfig, folder: Path) -> list[str]:
-    """What the resumed run does otherwise than its saved configuration says."""
+    """Return the keys that differ between the saved configuration and that of the resumed run."""
     saved: Any = OmegaConf.to_container(read_saved_config(folder / CONFIG), resolve=True)
     now: Any = OmegaConf.to_container(cfg, resolve=True)
     return changed_keys(saved, now)
-
-
-def _facts(
-    cfg: DictConfig,
-    folder: Path,
-    task: Task,
-    training: TrainingData,
-    stages: Stages,
-    validation: TestSet,
-    network: nn.Module,
-    trainer: lightning.Trainer,
-    resume: Resume | None,
-) -> dict[str, str]:
-    """What the summary says before training starts."""
-    parameters = sum(p.numel() for p in network.parameters())
-    images = training.images
-    sizes = [
-        f"{batch} patches of {patch}x{patch} LQ" + (f", {patch * task.scale} HQ" if task.scale > 1 else "")
-        for batch, patch in zip(stages.batch_size, stages.patch_size, strict=True)
-    ]
-    later = "".join(f"; from step {first:,}: {size}" for first, size in zip(stages.first_steps[1:], sizes[1:], strict=True))
-    lq = "from files" if images.has_lq else "made on the fly"
-    standardised = ", standardised input" if cfg.norm.get("standardize_input") else ""
-    norm = (
-        f"{cfg.norm.name}, ends {cfg.norm.ends}{standardised}" if _takes_norm(cfg) else f"the network's own; norm={cfg.norm.name} is unused"
-    )
-    device = trainer.strategy.root_device
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    steps = f"{trainer.max_steps:,} of {sizes[0]}{later}"
-    return {
-        "task": task.label,
-        "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "
-        f"validation on {validation.name}, {len(validation)} images",
-        "network": f"{cfg.model.name}, {parameters:,} parameters",
-        "norm": norm,
-        "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",
-        "steps": steps + (f", from step {resume.step:,}" if resume else ""),
-        "folder": os.path.relpath(folder),
-    }

@@ -1,4 +1,4 @@
-"""A run from its first step to its report: training, the benchmark of its best weights, and the files that it leaves."""
+"""Executes a run: training, the benchmark of the best weights, and the files that it writes."""
 
 import os
 import signal
@@ -28,8 +28,6 @@ from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
 from irformer.evaluation.results import write_results
 from irformer.reporting.page import benchmark_table, crop_rows, write_page
 from irformer.tasks.task import Task
-from irformer.training.callbacks.debugging import Overfit
-from irformer.training.callbacks.monitor import Monitor
 from irformer.training.data_module import RestorationData
 from irformer.training.lightning_internals import restore_loop_counters, spawns
 from irformer.training.loggers import close_loggers, writer_errors_reported_once
@@ -44,29 +42,29 @@ from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run needs, built and checked.
+    """A run, built and checked.
 
     Args:
-        folder: where its files go.
-        title: what is trained, in a few words.
-        config: the resolved configuration, plain YAML text.
-        facts: what the summary says, name and value.
+        folder: folder for its files.
+        title: short description of what is trained.
+        config: configuration as YAML text.
+        summary: what is printed before training and written into the report, by name.
         task: the task.
         module: network, loss and optimizer.
         data: training and validation data.
-        trainer: Lightning's trainer, its root folder is `folder`.
-        test_sets: measured at the end.
-        resume: the checkpoint that training goes on from, or None.
-        stop: the signals that end the run.
-        trust: which classes the run's own weights may name.
-        channels: C of the output of each of the network's groups, in the order of depth.
-        resume_command: the command that resumes the run.
+        trainer: Lightning's trainer; its root folder is `folder`.
+        test_sets: test sets of the closing benchmark.
+        resume: checkpoint to resume from, or None.
+        stop: handler of the signals that stop the run.
+        trust: classes that the run's own weights may name.
+        channels: channels of the output of each group of the network, in the order of depth.
+        resume_command: command that resumes the run.
     """
 
     folder: Path
     title: str
     config: str
-    facts: dict[str, str]
+    summary: dict[str, str]
     task: Task
     module: RestorationModule
     data: RestorationData
@@ -79,16 +77,16 @@ class Run:
     resume_command: str
 
     def execute(self, console: Console) -> dict[str, Any]:
-        """Train, then measure the best weights and write results.json and report.html.
+        """Train, evaluate the best weights, and write results.json and report.html.
 
         Args:
-            console: where the summary and the table are printed.
+            console: console for the summary and the table.
 
         Returns:
-            What results.json holds; nothing on other processes than the first.
+            The content of results.json; empty on all processes but the first.
 
         Raises:
-            Stopped: a signal has ended the run; a line says what was saved and how to resume.
+            Stopped: a signal stopped the run; a line says what was saved and how to resume.
             UserError: another process trains in this folder, a process was killed, or a file cannot be read or written.
         """
         main = self.trainer.is_global_zero
@@ -113,14 +111,14 @@ class Run:
                     if not main:
                         return {}
                     record = self._benchmark(console)
-                    self._tell_closing_lines(console)
+                    self._print_closing_lines(console)
                     return record
                 except BaseException as error:
                     ending = self._ending(error, console, watch)
                     if ending is error:
                         raise
                     raise ending from None
-        except OSError as error:  # before there is a log
+        except OSError as error:  # before the log is open
             raise self._in_one_line(error) from error
 
     def _start_entry(self) -> dict[str, Any]:
@@ -129,7 +127,7 @@ class Run:
         return start_entry(sys.argv, self.resume.step if self.resume else 0, [name] * self.trainer.world_size)
 
     def _open_folder(self, entry: dict[str, Any]) -> None:
-        """Check that files can be written, and cut the logs back to what they held at the checkpoint."""
+        """Check that files can be written, and truncate the logs to their size at the checkpoint."""
         if not self.trainer.is_global_zero:
             return
         require_writable(self.folder / LAST.parent)
@@ -139,18 +137,18 @@ class Run:
         add_entry(self.folder / PROVENANCE, entry)
 
     def _ending(self, error: BaseException, console: Console, watch: RankWatch) -> BaseException:
-        """Say what was saved, end the other processes, and give what is to be raised: in one line, where the user can mend it."""
+        """Report what was saved, end the other processes, and return the error to raise: one line if the user can fix it."""
         main, launcher = self.trainer.is_global_zero, self.trainer.strategy.launcher
         lost = lost_process(error, launcher) if self.trainer.world_size > 1 else None
         if lost is not None:
             watch.wait_for_report()
         watch.stop()
         if main and launcher is not None:
-            launcher.kill(KILL)  # those that wait for this process would wait for ever
+            launcher.kill(KILL)  # they would wait for this process forever
         if isinstance(error, Stopped):
-            self._tell(console, f"stopped by {signal.Signals(error.signum).name}{self._saved()}")
-        elif isinstance(error, UserError):  # a file that cannot be read any more
-            self._tell(console, f"stopped by an error{self._saved()}")
+            self._print(console, f"stopped by {signal.Signals(error.signum).name}{self._saved()}")
+        elif isinstance(error, UserError):  # such as a file that disappeared
+            self._print(console, f"stopped by an error{self._saved()}")
             return without_traceback(error)
         elif lost is not None:
             return UserError(f"{lost}; stopped{self._saved()}")
@@ -159,7 +157,7 @@ class Run:
         return error
 
     def _report_lost_process(self, what: str) -> int:
-        """Print why a run of several processes ends; the exit status."""
+        """Print why a run of several processes ends, and return the exit status."""
         received = self.stop.received
         line = f"error: {what}; stopped" if received is None else f"stopped by {signal.Signals(received).name}"
         print(f"{line}{self._saved()}", file=sys.stderr, flush=True)
@@ -172,27 +170,27 @@ class Run:
         return error if fault is None else UserError(f"{fault}; stopped{self._saved()}")
 
     def _saved(self) -> str:
-        """What there is of a run that has ended early, and how to resume it, as the rest of a line."""
+        """Return the rest of a line: what was saved of a run that ended early, and how to resume it."""
         try:
             resume = find_resume(self.folder)
         except (UserError, OSError):
-            return "; no checkpoint of it can be read"
+            return "; none of its checkpoints can be read"
         if resume is None:
-            return " before its first checkpoint: nothing was saved, and the same command starts again"
+            return " before its first checkpoint: nothing was saved, the same command starts again"
         step = f"saved at step {resume.step} of {self.trainer.max_steps}"
-        return f", {step}; to go on: {self.resume_command}"
+        return f", {step}; to resume: {self.resume_command}"
 
     def _train(self, console: Console) -> None:
-        """Train from where the run stands to its last step; where that is done already, do the validation that may be due."""
+        """Train up to the last step. If all steps are done, run the last validation if it is still pending."""
         resume = self.resume
         if resume is not None and resume.step >= self.trainer.max_steps:
             if resume.validation_due:
-                # Lightning restores its counters for training alone, and the logs are numbered by them.
+                # The logs are numbered by Lightning's counters, which it restores only for training.
                 restore_loop_counters(self.trainer, torch.load(resume.file, weights_only=True, mmap=True))
                 self.trainer.validate(self.module, self.data, ckpt_path=resume.file, verbose=False)
             return
         if spawns(self.trainer.strategy.launcher):
-            self.stop.hold()  # the processes that it starts answer, and end it by their own end
+            self.stop.hold()  # the spawned processes handle signals, and their exit ends this one
         try:
             self.trainer.fit(self.module, self.data, ckpt_path=resume.file if resume else None)
         except ProcessExitedException:
@@ -205,29 +203,28 @@ class Run:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
-        width = max(len(name) for name in self.facts)
-        for name, value in self.facts.items():
-            self._tell(console, Text.assemble((f"{name:{width}}", "bold"), "  ", value))
+        width = max(len(name) for name in self.summary)
+        for name, value in self.summary.items():
+            self._print(console, Text.assemble((f"{name:{width}}", "bold"), "  ", value))
 
     def _write_config(self) -> None:
-        """Write config.yaml. One that said something else stays as config-1.yaml, config-2.yaml, ..., the oldest first."""
+        """Write config.yaml. Earlier versions are kept as config-1.yaml, config-2.yaml, ..., oldest first."""
         file = self.folder / CONFIG
         if file.is_file() and file.read_text(encoding="utf-8") == self.config:
             return
         number = next(n for n in count(1) if not (self.folder / f"config-{n}.yaml").exists())
         keep = self.folder / f"config-{number}.yaml"
-        write_atomically(file, lambda aside: aside.write_text(self.config, encoding="utf-8"), keep)
+        write_atomically(file, lambda temporary: temporary.write_text(self.config, encoding="utf-8"), keep)
 
-    def _tell(self, console: Console, line: str | Text) -> None:
-        """Print a line as it is: what users have named may look like rich's markup."""
+    def _print(self, console: Console, line: str | Text) -> None:
+        """Print a line without rich's markup, which names chosen by users may resemble."""
         if self.trainer.is_global_zero:
             console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
-    def _tell_closing_lines(self, console: Console) -> None:
+    def _print_closing_lines(self, console: Console) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Monitor | Overfit):
-                for line in callback.closing_lines():
-                    self._tell(console, line)
+            for line in callback.closing_lines() if hasattr(callback, "closing_lines") else ():
+                self._print(console, line)
 
     def _benchmark(self, console: Console) -> dict[str, Any]:
         best = load_checkpoint(self.folder / BEST, trust=self.trust)
@@ -245,15 +242,15 @@ class Run:
         write_page(
             self.folder / "report.html",
             title=self.title,
-            summary=self.facts,
+            summary=self.summary,
             tables=[table],
             figure=self._figure(),
             crops=crop_rows(self.test_sets[0], restorers),
         )
-        # The last file: where it is, nothing is left to do.
+        # Written last: a run with this file is complete.
         write_results(self.folder / RESULTS, record)
         for file in (RESULTS, "report.html", BEST):
-            self._tell(console, f"wrote {os.path.relpath(self.folder / file)}")
+            self._print(console, f"wrote {os.path.relpath(self.folder / file)}")
         return record
 
     def _figure(self) -> Path | None:

@@ -58,7 +58,7 @@ def test_training_from_the_pack_and_from_the_folder_gives_the_same_weights_bit_f
     ends = {}
     for name, packed in [("packed", "true"), ("folder", "false")]:
         run = build(root, tmp_path / name, "data=bsds400", f"data.packed={packed}", "trainer.max_steps=4")
-        assert f"bsds400, 3 images, {name}, LQ made on the fly" in run.facts["data"]
+        assert f"bsds400, 3 images, {name}, LQ made on the fly" in run.summary["data"]
         run.execute(Console(quiet=True))
         ends[name] = checkpoint(tmp_path / name)
     other = build(root, tmp_path / "other", "data=bsds400", "seed=1", "trainer.max_steps=4")
@@ -71,16 +71,16 @@ def test_a_store_whose_sources_have_changed_is_reported_and_not_used(root, tmp_p
     store = pack_set("BSDS400", root, None, None, lambda *_: None)
     write_image(root / "BSDS400" / "HR" / "1.png", picture(60, 40, seed=99))
     run = build(root, tmp_path / "run", "data=bsds400")
-    assert "3 images, folder" in run.facts["data"]
-    assert f"1.png: changed since it was packed into {store} (1 such)" in run.facts["note"]
-    assert "scripts/prepare_data.py pack BSDS400 updates it" in run.facts["note"]
+    assert "3 images, folder" in run.summary["data"]
+    assert f"1.png: changed since it was packed into {store} (1 such)" in run.summary["note"]
+    assert "scripts/prepare_data.py pack BSDS400 updates it" in run.summary["note"]
 
 
 def test_a_store_alone_is_enough(root, tmp_path):
     pack_set("BSDS400", root, tmp_path / "stores", None, lambda *_: None)
     (root / "BSDS400").rename(root / "put away")
     run = build(root, tmp_path / "run", "data=bsds400", f"paths.packed={tmp_path / 'stores'}")
-    assert "3 images, packed" in run.facts["data"]
+    assert "3 images, packed" in run.summary["data"]
     with pytest.raises(UserError, match="BSDS400 was not found below"):
         build(root, tmp_path / "run", "data=bsds400")
 
@@ -89,7 +89,7 @@ def test_mixtures_are_named_and_their_mistakes_too(root, tmp_path):
     pack_set("WED", root, None, None, lambda *_: None)
     mixture = ["data=mixture", "data.sets={BSDS400: 3, WED: 1}"]
     run = build(root, tmp_path / "run", *mixture)
-    assert "mixture, 5 images, BSDS400 folder, WED packed" in run.facts["data"]
+    assert "mixture, 5 images, BSDS400 folder, WED packed" in run.summary["data"]
     for overrides, message in [
         (["data=mixture"], r"data=mixture needs sets with their shares, such as 'data\.sets=\{DIV2K: 0\.5"),
         (["data=mixture", "data.sets={WED: 0}"], r"data\.sets=\{WED: 0\}: expected .*names with shares above 0"),
@@ -138,7 +138,7 @@ def test_a_file_that_vanishes_is_named_and_the_step_reached_is_saved(root, tmp_p
         run.execute(Console(file=shown, width=200))
     step = checkpoint(tmp_path / "run")["global_step"]
     assert 2 <= step < 40
-    assert re.search(rf"stopped .*at step {step}\b.*to go on.*: python train\.py resume=", shown.getvalue())
+    assert re.search(rf"stopped .*at step {step}\b.*to resume.*: python train\.py resume=", shown.getvalue())
     (tmp_path / "2.png").rename(file)
     build(root, tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}").execute(Console(quiet=True))
     assert checkpoint(tmp_path / "run")["global_step"] == 40
@@ -154,10 +154,10 @@ def test_pairs_of_a_known_set_train_deraining_and_nothing_else(root, tmp_path):
     rainy = {picture(40, 60, seed=20 + i).tobytes() for i in range(2)}
     for source in ("folder", "packed"):
         run = build(root, tmp_path / "run", "data=rain13k", "task=derain", "test_sets=[Rain100L]")
-        assert f"rain13k, 2 images, {source}, LQ from files" in run.facts["data"]
+        assert f"rain13k, 2 images, {source}, LQ from files" in run.summary["data"]
         images = run.data.samples.images
         assert {images.lq(i).tobytes() for i in range(2)} == rainy
         run = build(root, tmp_path / "run", "data=rain13k", "task=denoise_color_25")
-        assert f"rain13k, 2 images, {source}, LQ made on the fly" in run.facts["data"]
+        assert f"rain13k, 2 images, {source}, LQ made on the fly" in run.summary["data"]
         assert run.data.samples.images.lq(0) is None
         pack_set("Rain13K", root, None, None, lambda *_: None)

@@ -21,7 +21,7 @@ from irformer.training.module import RestorationModule
 
 REPOSITORY = Path(__file__).parent.parent.parent
 AREA = "machine faults"
-NOTHING = "stopped before its first checkpoint: nothing was saved, and the same command starts again"
+NOTHING = "stopped before its first checkpoint: nothing was saved, the same command starts again"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def fill_up_at_step_3() -> None:
 def test_a_disk_that_fills_up_under_tensorboard(tmp_path, words, attempts):
     """TensorBoard's thread fails first; the run ends with one line that names the last checkpoint."""
     line = refused(tmp_path, *words, "logger=tensorboard", "callbacks.images.images=2", sabotage=fill_up_at_step_3)
-    assert "File too large; free some space; stopped, saved at step 2 of 4; to go on: python train.py resume=runs/job" in line
+    assert "File too large; free some space; stopped, saved at step 2 of 4; to resume: python train.py resume=runs/job" in line
     status, printed = type_words(tmp_path, "resume=runs/job")
     assert (status, "from step 2" in printed) == (0, True), printed
     attempts.refused(AREA)
@@ -144,8 +144,8 @@ def no_room_for_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("signum", "status", "call", "saved"),
     [
-        (signal.SIGTERM, 143, 1, "stopped by SIGTERM, saved at step 1 of 4; to go on: python train.py resume=runs/job"),
-        (signal.SIGINT, 130, 0, "stopped by SIGINT before its first checkpoint: nothing was saved, and the same command starts again"),
+        (signal.SIGTERM, 143, 1, "stopped by SIGTERM, saved at step 1 of 4; to resume: python train.py resume=runs/job"),
+        (signal.SIGINT, 130, 0, "stopped by SIGINT before its first checkpoint: nothing was saved, the same command starts again"),
     ],
 )
 def test_a_stopped_run_promises_only_what_it_has(tmp_path, words, signum, status, call, saved, attempts):
@@ -212,7 +212,7 @@ def test_a_killed_process_is_named(tmp_path, words, strategy, attempts):
     lines = [line for line in errors.splitlines() if line]
     assert len(lines) == 1 or strategy == "ddp_spawn", errors  # Lightning and PyTorch print messages for these processes too
     assert lines[-1].startswith("error: process 1 was killed by SIGKILL (the kernel does this when memory runs out); stopped, saved at")
-    assert lines[-1].endswith("; to go on: python train.py resume=runs/job")
+    assert lines[-1].endswith("; to resume: python train.py resume=runs/job")
     if strategy == "ddp":
         assert (tmp_path / "runs/job/log.txt").read_text().splitlines()[-1] == lines[-1]
     attempts.refused(AREA)

@@ -51,7 +51,7 @@ def test_pairs_are_trained_validated_and_measured_on_files_alone(root, scale):
     run = build(root, scale)
     assert (run.task.label, run.task.scale, run.task.protocol.border) == (f"pairs_x{scale}", scale, 0 if scale == 1 else 2)
     assert run.module.network.scale == scale
-    assert "LQ from files" in run.facts["data"]
+    assert "LQ from files" in run.summary["data"]
     assert {test_set.lq_source for test_set in (*run.test_sets, run.data.validation)} == {"files"}
     sample = run.data.samples[0]
     assert sample["hq"].shape[-1] == scale * sample["lq"].shape[-1]
@@ -79,7 +79,7 @@ def test_clean_and_degraded_folders_may_be_named_apart(root):
     train = root / "x2" / "train"
     run = build(root, 2, f"data.path={train / 'target'}", f"data.lq_path={train / 'input'}")
     assert run.task.name == "pairs_x2"
-    assert "LQ from files" in run.facts["data"]
+    assert "LQ from files" in run.summary["data"]
 
 
 @pytest.mark.parametrize("halves", [("input", "target"), ("noisy", "clean"), ("lq", "gt"), ("LR_bicubic/X3", "HR")])
@@ -146,7 +146,7 @@ def test_pairs_for_training_alone_are_named_in_super_resolution(root):
     train = root / "x2" / "train"
     words = [f"data.path={train / 'target'}", f"data.lq_path={train / 'input'}", f"data.val={root / 'x2' / 'val' / 'target'}"]
     run = build(root, 2, *words, f"test_sets=[{root / 'x2' / 'test' / 'target'}]", task="task=sr_x2")
-    assert run.facts["LQ"] == f"trained on the files in {train / 'input'}; those of target are generated on the fly by the task's rule"
+    assert run.summary["LQ"] == f"trained on the files in {train / 'input'}; those of target are generated on the fly by the task's rule"
 
 
 def test_pairs_need_test_sets_of_pairs(root):

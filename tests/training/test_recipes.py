@@ -173,7 +173,7 @@ def test_a_recipe_takes_two_steps(tmp_path, images, name):
         save_network(tmp_path / "start.safetensors", build_network(model), _plain(model), None, 0, {})
         overrides.append(f"init_from={tmp_path / 'start.safetensors'}")
     run = build_run(recipe(name, *overrides), tmp_path / "run")
-    assert run.facts.get("init_from", "").startswith("" if start is None else f"{tmp_path / 'start.safetensors'}")
+    assert run.summary.get("init_from", "").startswith("" if start is None else f"{tmp_path / 'start.safetensors'}")
     before = {name: value.clone() for name, value in run.module.network.state_dict().items()}
     run.folder.mkdir()
     run.trainer.fit(run.module, run.data)

@@ -150,7 +150,7 @@ def test_a_signal_saves_and_tells_how_to_resume(tmp_path, photos, whole, signum,
     folder = tmp_path / "run"
     assert finish(start(folder, photos, *SETTINGS, sabotage=partial(send, signum, *moment))) == status
     lines = Path(f"{folder}.out").read_text().splitlines()
-    assert lines[-1] == f"stopped by {signum.name}, {place}; to go on: python train.py resume={os.path.relpath(folder)}"
+    assert lines[-1] == f"stopped by {signum.name}, {place}; to resume: python train.py resume={os.path.relpath(folder)}"
     assert finish(start(folder, photos, *SETTINGS, f"resume={folder}")) == 0, Path(f"{folder}.out").read_text()
     require_same(whole, folder)
 
@@ -245,7 +245,7 @@ def test_one_command_again_and_again(tmp_path, photos):
     status, printed = type_words(tmp_path, "resume=runs/job", "batch_size=8")
     assert printed.startswith("error: batch_size=8 together with resume: a resumed run keeps its batch_size; ")
     status, printed = type_words(tmp_path, "resume=runs/job", "seed=0", "norm=iln")  # the value that the run has already
-    assert "stands at step 8 already: give trainer.max_steps a larger number to go on" in printed
+    assert "is already at step 8: set trainer.max_steps to a larger number to continue" in printed
 
 
 def test_auto_without_a_name_finds_the_unfinished_run(tmp_path, photos):

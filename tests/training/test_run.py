@@ -135,9 +135,9 @@ def test_a_run_starts_from_other_weights(tmp_path, photo):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, photo):
     execute(tmp_path, photo, "trainer.max_steps=1")
-    with pytest.raises(UserError, match=r"holds a run already: resume="):
+    with pytest.raises(UserError, match=r"already contains a run: resume="):
         execute(tmp_path, photo, "trainer.max_steps=1")
-    with pytest.raises(UserError, match=r"stands at step 1 already: give trainer\.max_steps a larger number"):
+    with pytest.raises(UserError, match=r"is already at step 1: set trainer\.max_steps to a larger number"):
         execute(tmp_path, photo, "trainer.max_steps=1", f"resume={tmp_path}")
 
 
@@ -167,8 +167,8 @@ def test_the_batch_must_be_shared_evenly(tmp_path, photo):
 def test_without_data_the_summary_says_how_to_get_it(tmp_path):
     cfg = compose("train", [*SMALL, "data=auto", f"paths.data={tmp_path}"])
     run = build_run(cfg, tmp_path / "run")
-    assert f"no DIV2K in {tmp_path}" in run.facts["note"]
-    assert "data=folder data.path=FOLDER" in run.facts["note"]
+    assert f"no DIV2K in {tmp_path}" in run.summary["note"]
+    assert "data=folder data.path=FOLDER" in run.summary["note"]
     assert find_test_set("sample", tmp_path, run.task).name == run.test_sets[0].name
 
 
