@@ -17,7 +17,7 @@ from irformer.evaluation.restorers import BicubicRestorer, DegradedRestorer, Net
 from irformer.metrics import luma, psnr_y
 from irformer.reporting.page import benchmark_table
 from irformer.tasks.degradations import Downscale
-from irformer.tasks.task import Protocol, Task
+from irformer.tasks.task import EvaluationProtocol, Task
 
 # Bicubic by MATLAB's uint8 imresize in both directions, on Y, border = scale. They agree with the literature within 0.02 dB except on
 # Set14, whose gray file is read as color, as in SwinIR and HAT.
@@ -30,7 +30,7 @@ GOLDEN_URBAN100 = {2: (26.876, 0.8405), 3: (24.458, 0.7352), 4: (23.140, 0.6581)
 
 
 def super_resolution(scale: int, variant: str = "matlab_uint8") -> Task:
-    protocol = Protocol(lr=variant, border=scale, padding="flip_always", metrics=("psnr_y", "ssim_y"))
+    protocol = EvaluationProtocol(lr=variant, border=scale, padding="flip_always", metrics=("psnr_y", "ssim_y"))
     return Task(f"sr_x{scale}", scale, 3, Downscale(scale, variant), protocol, ("Set5",))  # type: ignore[arg-type]
 
 
@@ -183,7 +183,7 @@ def test_the_degraded_restorer_clamps_and_rounds():
 
 def test_the_task_s_protocol_decides_how_y_is_rounded():
     truth, lq = picture(24, 24), picture(24, 24, seed=1)
-    protocol = Protocol(border=0, padding="network", metrics=("psnr_y",))
+    protocol = EvaluationProtocol(border=0, padding="network", metrics=("psnr_y",))
     exact, rounded = (
         evaluate_image(DegradedRestorer(), TestPair("a", lq, truth), replace(super_resolution(2), protocol=replace(protocol, luma=rule)))[
             0

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from irformer.config.compose import compose
 from irformer.config.saved import read_saved_config
-from irformer.core.moved import _MODULES, with_current_names
+from irformer.config.tasks import build_task
+from irformer.core.moved import _CLASSES, _MODULES, with_current_names
 from irformer.core.trust import Trust, targets
 from irformer.weights.records import parse_record
 
@@ -16,6 +17,8 @@ from irformer.weights.records import parse_record
 def as_earlier_versions_wrote_it(text: str) -> str:
     for old, new in _MODULES.items():
         text = text.replace(f"{new}.", f"{old}.")
+    for old, new in _CLASSES.items():
+        text = text.replace(new, old)
     return text
 
 
@@ -34,9 +37,15 @@ def test_the_record_of_an_earlier_weights_file_is_read():
     assert parse_record(as_earlier_versions_wrote_it(json.dumps(record)))["task_config"] == task
 
 
-@pytest.mark.parametrize("module", sorted(_MODULES.values()))
-def test_moved_modules_are_where_the_table_says(module):
-    assert pkgutil.resolve_name(module)
+@pytest.mark.parametrize("name", sorted([*_MODULES.values(), *_CLASSES.values()]))
+def test_the_table_gives_names_that_exist(name):
+    assert pkgutil.resolve_name(name)
+
+
+def test_configurations_that_users_wrote_earlier_still_compose():
+    words = ["task.protocol._target_=irformer.tasks.Protocol"]
+    task = build_task(compose("train", ["task=sr_x2", *words]).task)
+    assert (task.protocol.border, task.label) == (2, "sr_x2")
 
 
 def test_only_targets_are_renamed():

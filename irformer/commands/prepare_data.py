@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ from irformer.core.words import nearest
 from irformer.data.inventory import FACTORS, clean_folder, count_images, degraded_folder, wrong_names
 from irformer.data.packing import pack_set, verify_set
 from irformer.data.store import INDEX
-from irformer.datasets.archives import require_space, size_text, unpack
+from irformer.datasets.archives import require_space, unpack
 from irformer.datasets.catalog import SAMPLE, SAMPLE_TRAIN, SAMPLE_VAL, TEST_SETS, TRAINING_SETS
 from irformer.datasets.downloads import UnreachableError, fetch, remove_part, require_checksum
 from irformer.datasets.origins import GROUPS, ORIGINS, Archive
@@ -108,7 +109,7 @@ def _on_disk(name: str, root: Path) -> str:
 def _size(archive: Archive) -> str:
     if archive.size is None:
         return "?"
-    return size_text(archive.size) if archive.exact else f"~{size_text(archive.size)}"
+    return decimal(archive.size) if archive.exact else f"~{decimal(archive.size)}"
 
 
 def _download(names: Sequence[str], scales: Sequence[int], root: Path, accepted: str) -> None:
@@ -216,7 +217,7 @@ def _pack(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None
     for name in names:
         with _counting(f"packing {name}") as on_progress:
             store = pack_set(name, root, packed, lq, on_progress)
-        print(f"{name}: packed into {store}, {size_text(sum(file.stat().st_size for file in store.iterdir()))}")
+        print(f"{name}: packed into {store}, {decimal(sum(file.stat().st_size for file in store.iterdir()))}")
 
 
 def _verify(names: Sequence[str], root: Path, packed: Path | None, lq: Path | None) -> None:

@@ -11,6 +11,7 @@ _MODULES = {
     "irformer.training.guard": "irformer.training.callbacks.guard",
     "irformer.training.monitor": "irformer.training.callbacks.monitor",
 }
+_CLASSES = {"irformer.tasks.Protocol": "irformer.tasks.EvaluationProtocol"}
 
 
 def current_name(target: Any) -> Any:
@@ -18,7 +19,7 @@ def current_name(target: Any) -> Any:
     if not isinstance(target, str):
         return target
     module, _, name = target.rpartition(".")
-    return f"{_MODULES[module]}.{name}" if module in _MODULES else target
+    return f"{_MODULES[module]}.{name}" if module in _MODULES else _CLASSES.get(target, target)
 
 
 def with_current_names(node: Any) -> Any:

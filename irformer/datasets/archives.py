@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
+from rich.filesize import decimal
 from tqdm import tqdm
 
 from irformer.datasets.origins import Part
@@ -72,19 +73,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{what} needs {size_text(needed)}, and the disk of {folder.absolute()} has {size_text(free)} free: "
+            f"{what} needs {decimal(needed)}, and the disk of {folder.absolute()} has {decimal(free)} free: "
             "free some space, or choose a folder on another disk with --data FOLDER"
         )
-
-
-def size_text(size: int) -> str:
-    """Format a number of bytes in decimal units."""
-    number, unit = float(size), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if number < 1000:
-            break
-        number, unit = number / 1000, larger
-    return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}" if number < 100 else f"{number:.0f} {unit}"
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""Restoration tasks: degradation, evaluation protocol and test sets."""
+"""Tasks: what degrades images, how results are measured, and on which test sets."""
 
-from irformer.tasks.task import Padding, Protocol, Task
+from irformer.tasks.task import EvaluationProtocol, Padding, Task
 
-__all__ = ["Padding", "Protocol", "Task"]
+Protocol = EvaluationProtocol  # the name in configuration files that users wrote for earlier versions
+
+__all__ = ["EvaluationProtocol", "Padding", "Task"]

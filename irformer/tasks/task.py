@@ -18,7 +18,7 @@ Padding = Literal["network", "flip_always", "reflect_min"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """The rules for degrading, restoring and measuring images; rules that do not apply to a task are None.
 
     Args:
@@ -52,7 +52,7 @@ class Protocol:
             if value is not None and value not in choices:
                 raise ValueError(f"task.protocol.{name}={value}: expected {', '.join(choices)}")
 
-    def of(self, rules: frozenset[str]) -> "Protocol":
+    def of(self, rules: frozenset[str]) -> "EvaluationProtocol":
         """Return a copy with only the given optional rules; all other optional rules are None."""
         unused: dict[str, Any] = {rule.name: None for rule in fields(self) if rule.default is None and rule.name not in rules}
         return replace(self, **unused)
@@ -96,7 +96,7 @@ class Task:
     scale: Annotated[int, Interval(ge=1, le=64)]
     channels: Literal[1, 3]
     degradation: Degradation
-    protocol: Protocol
+    protocol: EvaluationProtocol
     test_sets: tuple[str, ...]
     train_gray: tuple[GrayRule, ...] = ("opencv",)
     sigma: Sigma | None = None

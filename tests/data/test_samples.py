@@ -13,11 +13,11 @@ from irformer.errors import UserError
 from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
 from irformer.tasks.degradations import Downscale
-from irformer.tasks.task import Protocol, Task
+from irformer.tasks.task import EvaluationProtocol, Task
 
 
 def super_resolution(scale: int = 2) -> Task:
-    protocol = Protocol(lr="matlab_uint8", border=scale, padding="flip_always", metrics=("psnr_y",))
+    protocol = EvaluationProtocol(lr="matlab_uint8", border=scale, padding="flip_always", metrics=("psnr_y",))
     return Task(f"sr_x{scale}", scale, 3, Downscale(scale), protocol, ("Set5",))
 
 

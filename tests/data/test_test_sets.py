@@ -15,9 +15,9 @@ from irformer.imaging.gray import to_gray
 from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
 from irformer.tasks.degradations import Downscale
-from irformer.tasks.task import Protocol, Task
+from irformer.tasks.task import EvaluationProtocol, Task
 
-PROTOCOL = Protocol(lr="matlab_uint8", border=2, padding="flip_always", metrics=("psnr_y",))
+PROTOCOL = EvaluationProtocol(lr="matlab_uint8", border=2, padding="flip_always", metrics=("psnr_y",))
 
 
 def task_of(name: str, *overrides: str) -> Task:
