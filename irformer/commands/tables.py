@@ -28,6 +28,8 @@ from irformer.tasks.task import Task
 WIDTH, HEIGHT = 1280, 720
 
 # Official code of the networks by module name. Papers are read from the modules' docstrings.
+# A level or scale of families of tasks that no published task has, to find it in the table.
+_EXAMPLE = 7
 _CODE = {
     "swinir": "https://github.com/JingyunLiang/SwinIR",
     "hat": "https://github.com/XPixelGroup/HAT",
@@ -228,11 +230,11 @@ def _parameters(scheme: NormScheme) -> str:
 
 
 def _task_row(name: str) -> list[str]:
-    if "${" in read_yaml(CONFIGS / "task" / f"{name}.yaml").get("name", ""):  # a family: the command line sets the level
-        return [f"`{name}`", _comment("task", name), *["any"] * 6]
-    task: Task = instantiate(compose("train", [f"task={name}", "name=table"]).task)
+    key = _level_of(name)
+    level = [] if key is None else [f"task.{key}={_EXAMPLE}"]
+    task: Task = instantiate(compose("train", [f"task={name}", *level, "name=table"]).task)
     trained, tested = _degradation(task)
-    return [
+    row = [
         f"`{name}`",
         trained,
         tested,
@@ -242,6 +244,15 @@ def _task_row(name: str) -> list[str]:
         ", ".join(f"`{metric}`" for metric in task.protocol.metrics),
         ", ".join(set_name for set_name in task.test_sets if set_name in ORIGINS),
     ]
+    if key == "scale":
+        row[3], row[5] = "of the files, or `task.scale`", "the scale, 0 at scale 1"
+    return row if key is None else [cell.replace(f"{key} {_EXAMPLE}", f"`task.{key}`") for cell in row]
+
+
+def _level_of(name: str) -> str | None:
+    """Return the key that a family of tasks refers to in its name; None for a single task."""
+    text = str(read_yaml(CONFIGS / "task" / f"{name}.yaml").get("name", ""))
+    return next((key for key in ("sigma", "quality", "scale") if f"task.{key}" in text), None)
 
 
 def _degradation(task: Task) -> tuple[str, str]:
