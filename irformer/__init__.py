@@ -1,4 +1,4 @@
-"""irformer: train, evaluate and look inside image restoration transformers, with any normalization.
+"""irformer: train, evaluate and inspect image restoration transformers, with any normalization.
 
 From Python:
 
@@ -9,7 +9,7 @@ From Python:
 >>> "swinir" in list_models(), "iln" in list_norms()
 (True, True)
 
-What the functions need is imported when they are called: importing irformer itself takes no time.
+The functions import their dependencies when they are called, so importing irformer itself is fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["create_model", "list_models", "list_norms", "load_network"]
 def create_model(
     name: str, norm: str = "ln", scale: int | None = None, in_channels: int = 3, overrides: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Build a network with random weights, as `python train.py model=NAME norm=NORM` does.
+    """Build a randomly initialized network, like `python train.py model=NAME norm=NORM`.
 
     >>> light = create_model("swinir_light", scale=2, overrides={"depths": [2, 2], "num_heads": [6, 6], "norm.ends": "none"})
     >>> len(light.groups)
@@ -37,15 +37,15 @@ def create_model(
     Args:
         name: one of `list_models()`.
         norm: one of `list_norms()`.
-        scale: upscaling factor; None takes the default of the network's class, 2 for those with an upsampler and 1 for Restormer.
+        scale: upscaling factor; None uses the default of the network's class: 2 for networks with an upsampler, 1 for Restormer.
         in_channels: image channels, 3 (RGB) or 1.
-        overrides: other arguments of the network by dotted keys, those of configs/model and, after `norm.`, of configs/norm.
+        overrides: other arguments of the network by dotted keys: those in configs/model, and those in configs/norm prefixed with `norm.`.
 
     Returns:
-        The network in training mode; it maps [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W].
+        The network in training mode, which maps [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W].
 
     Raises:
-        UserError: there is no such network, norm or argument, or the network refuses its value.
+        UserError: unknown network, norm or argument, or an invalid value.
     """
     from irformer.config.compose import build_network, model_config, with_named_norms
     from irformer.weights.overrides import override_model
@@ -55,24 +55,24 @@ def create_model(
 
 
 def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, trust: Sequence[str] = ()) -> nn.Module:
-    """Rebuild a network from a run's folder or a file of weights: ours, official, or of any network that spandrel knows.
+    """Load a trained network from the folder of a run or a weights file: irformer's, official, or of any network that spandrel supports.
 
     >>> load_network("epoch=0.ckpt")
     Traceback (most recent call last):
     irformer.errors.UserError: epoch=0.ckpt: no such file; expected a run's folder or a weights file (.safetensors, .pth, .pt, .ckpt)
 
     Args:
-        path: the folder or file.
-        overrides: changes to what was read out of the weights, by dotted keys, e.g. `{"pixel_range": 255.0}`.
-        trust: packages besides irformer whose classes the file may name, e.g. `["mypkg"]`; only if you know where the file comes from.
-            Packages in the variable IRFORMER_TRUST (separated by commas) are added.
+        path: folder or file.
+        overrides: changes to the arguments inferred from the file, by dotted keys, e.g. `{"pixel_range": 255.0}`.
+        trust: packages besides irformer whose classes the file may name, e.g. `["mypkg"]`; only for files from a known source. Packages
+            in the environment variable IRFORMER_TRUST (separated by commas) are added.
 
     Returns:
         The network in evaluation mode.
 
     Raises:
-        UserError: there is no such file, it is damaged, would run code, holds weights that are not finite, or a network that is not known
-            or not whole.
+        UserError: the file does not exist, is damaged, would run code, or contains non-finite weights, an unknown network, or only a part
+            of a network.
     """
     from irformer.config.compose import with_named_norms
     from irformer.core.trust import Trust
@@ -82,14 +82,14 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, t
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` takes, those of configs/model."""
+    """Return the model names that `create_model` accepts, those in configs/model."""
     from irformer.config.compose import options
 
     return options("model")
 
 
 def list_norms() -> list[str]:
-    """The norms that `create_model` takes, those of configs/norm."""
+    """Return the norm names that `create_model` accepts, those in configs/norm."""
     from irformer.config.compose import options
 
     return options("norm")

@@ -1,6 +1,6 @@
-"""How train.py and scripts/ start a command, so that Ctrl-C and a closed pipe end it without a traceback at any moment.
+"""Entry points of train.py, scripts/ and the installed commands. Ctrl-C or a closed pipe ends them without a traceback at any time.
 
-This module imports next to nothing: it has to answer Ctrl-C while torch and Lightning load, which takes seconds.
+This module has almost no imports: it must handle Ctrl-C while torch and Lightning are being imported, which takes seconds.
 """
 
 import contextlib
@@ -11,22 +11,22 @@ import sys
 
 
 def entry(function: str, help_of: str = "", options_of: str = "") -> None:
-    """Import a command and run it; it ends the process.
+    """Import a command and run it.
 
-    The status is the command's own, 130 after Ctrl-C, and 141 (128 + SIGPIPE) where standard output was closed, as by `| head -1`.
+    The exit status is that of the command, 130 after Ctrl-C, and 141 (128 + SIGPIPE) if standard output was closed, as by `| head -1`.
 
     Args:
         function: `module:name` of the command.
-        help_of: `train` or `benchmark`, where `--help` prints the keys of that configuration and not Hydra's page.
-        options_of: the function in `irformer.commands.command_line` that describes the command's options, where it is not run by Hydra.
+        help_of: `train` or `benchmark` if `--help` prints the keys of that configuration instead of Hydra's help page.
+        options_of: function in `irformer.commands.command_line` that returns the command's argument parser, if Hydra does not run it.
     """
     if help_of and {"-h", "--help"} & set(sys.argv[1:]):
         _print_help(help_of)
         return
-    if options_of:  # --help and usage errors are answered before the command imports torch
+    if options_of:  # handles --help and usage errors before the command imports torch
         pkgutil.resolve_name(f"irformer.commands.command_line:{options_of}")().parse_args()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
-        # Nothing is open yet, and an exception in the middle of an import may be caught or printed by the module that is being imported.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # shells make background jobs ignore SIGINT
+        # An exception during an import may be caught or printed by the module that is being imported. Exiting is safe: no file is open yet.
         signal.signal(signal.SIGINT, lambda _signum, _frame: os._exit(128 + signal.SIGINT))
         command = pkgutil.resolve_name(function)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,7 +39,7 @@ def entry(function: str, help_of: str = "", options_of: str = "") -> None:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         _discard_output()
-        sys.exit(128 + 13)  # SIGPIPE, which Windows does not have
+        sys.exit(128 + 13)  # SIGPIPE, which does not exist on Windows
 
 
 def _print_help(root: str) -> None:
@@ -48,70 +48,70 @@ def _print_help(root: str) -> None:
     from irformer.schema.help import help_text
 
     try:
-        typed = typed_config_dir(sys.argv[1:])
-        further = [package.folder for package in config_packages()] + ([] if typed is None else [typed])
-        require_new_names(further)
+        config_dir = typed_config_dir(sys.argv[1:])
+        folders = [package.folder for package in config_packages()] + ([] if config_dir is None else [config_dir])
+        require_new_names(folders)
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(help_text(root, CONFIGS, further))
+    print(help_text(root, CONFIGS, folders))
 
 
 def _discard_output() -> None:
-    """Let the interpreter flush standard output into nothing when it ends."""
+    """Redirect standard output to the null device, so that the interpreter can flush it at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def train() -> None:
-    """`irformer-train`."""
+    """Run `irformer-train`."""
     entry("irformer.commands.train:train", "train")
 
 
 def benchmark() -> None:
-    """`irformer-benchmark`."""
+    """Run `irformer-benchmark`."""
     entry("irformer.commands.benchmark:benchmark", "benchmark")
 
 
 def compare() -> None:
-    """`irformer-compare`."""
+    """Run `irformer-compare`."""
     entry("irformer.commands.compare:compare_runs", options_of="compare")
 
 
 def restore() -> None:
-    """`irformer-restore`."""
+    """Run `irformer-restore`."""
     entry("irformer.commands.restore:restore", options_of="restore")
 
 
 def export() -> None:
-    """`irformer-export`."""
+    """Run `irformer-export`."""
     entry("irformer.commands.export:export", options_of="export")
 
 
 def prepare_data() -> None:
-    """`irformer-prepare-data`."""
+    """Run `irformer-prepare-data`."""
     entry("irformer.commands.prepare_data:prepare_data", options_of="prepare_data")
 
 
 def reproduce() -> None:
-    """`irformer-reproduce`."""
+    """Run `irformer-reproduce`."""
     entry("irformer.commands.reproduce:reproduce", options_of="reproduce")
 
 
 def speed() -> None:
-    """`irformer-speed`."""
+    """Run `irformer-speed`."""
     entry("irformer.commands.speed:speed", options_of="speed")
 
 
 def protocols() -> None:
-    """`irformer-protocols`."""
+    """Run `irformer-protocols`."""
     entry("irformer.commands.protocols:protocols", options_of="protocols")
 
 
 def configuration() -> None:
-    """`irformer-configuration`."""
+    """Run `irformer-configuration`."""
     entry("irformer.commands.configuration:configuration", options_of="configuration")
 
 
 def tables() -> None:
-    """`irformer-tables`."""
+    """Run `irformer-tables`."""
     entry("irformer.commands.tables:tables", options_of="tables")

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on test sets: `python scripts/benchmark.py checkpoint=PATH|bicubic task=sr_x2 'test_sets=[Set5,Set14]'`."""
+"""Evaluate a checkpoint on test sets: `python scripts/benchmark.py checkpoint=PATH|bicubic task=sr_x2 'test_sets=[Set5,Set14]'`."""
 
 from irformer.entry import benchmark
 

@@ -1,4 +1,4 @@
-"""Set the arms of a sweep against each other: `python scripts/compare.py runs/SWEEP [--by norm] [--metric psnr_y] [--test-set Set5]`."""
+"""Compare the arms of a sweep: `python scripts/compare.py runs/SWEEP [--by norm] [--metric psnr_y] [--test-set Set5]`."""
 
 from irformer.entry import compare
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: python scripts/configuration.py [PAGE]."""
+"""Write docs/configuration.md: `python scripts/configuration.py [PAGE]`."""
 
 from irformer.entry import configuration
 

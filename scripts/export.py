@@ -1,4 +1,4 @@
-"""Write a checkpoint for other tools: `python scripts/export.py CHECKPOINT OUT --format safetensors|official`."""
+"""Export a checkpoint for other tools: `python scripts/export.py CHECKPOINT OUT --format safetensors|official`."""
 
 from irformer.entry import export
 

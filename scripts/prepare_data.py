@@ -1,4 +1,4 @@
-"""Get the public data sets: `python scripts/prepare_data.py list`, then download, pack or verify NAME."""
+"""List, download, pack and verify public data sets: `python scripts/prepare_data.py list|download|pack|verify [NAME ...]`."""
 
 from irformer.entry import prepare_data
 

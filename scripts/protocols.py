@@ -1,4 +1,4 @@
-"""Measure every task without a network into docs/protocols.md: python scripts/protocols.py [PAGE], or --tasks NAME ...."""
+"""Evaluate every task without a network and update docs/protocols.md: `python scripts/protocols.py [PAGE] [--tasks NAME ...]`."""
 
 from irformer.entry import protocols
 

@@ -1,4 +1,4 @@
-"""Reproduce a claim of the i-LN paper: `python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [train.py's overrides]`."""
+"""Reproduce a claim of the i-LN paper: `python scripts/reproduce.py figure1 budget=cpu|gpu|paper [out=FOLDER] [overrides of train.py]`."""
 
 from irformer.entry import reproduce
 

@@ -1,4 +1,4 @@
-"""How fast things are on this machine: `python scripts/speed.py data|memory`."""
+"""Measure speed and memory on this machine: `python scripts/speed.py data|memory`."""
 
 from irformer.entry import speed
 

@@ -194,7 +194,7 @@ _IMPORT = "irformer.models.torch.load"
 
 # Name: how the file is written, and what the refusal says.
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    # Records that would run code, or name what is no network or norm.
+    # Records that would run code, or name a class that is not a network or norm.
     "interpolation": (with_model(norm=_SAVE), "norm in its record contains ${oc.create:{_target_:numpy.savetxt"),
     "interpolated load": (with_model(depths=[_LOAD]), "depths[0] in its record contains ${oc.create:{_target_:torch.load"),
     "interpolated key": (with_model(**{"${oc.env:HOME}": 1}), "model in its record contains ${oc.env:HOME}"),
@@ -211,7 +211,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "class of training": (with_model(norm=norm("irformer.training.losses.SSIM")), "names the class irformer.training.losses.SSIM"),
     "target of a wrong type": (with_model(_target_=["irformer.models.SwinIR"]), "_target_=a list: expected the full name of a class"),
     "target of odd text": (with_model(_target_="irformer.models.SwinIR\x1b[2J"), "expected at most 1,000 printable characters"),
-    "positional arguments": (with_model(_args_=[1]), "_args_: unknown key; beside _target_ a file may only say _partial_"),
+    "positional arguments": (with_model(_args_=[1]), "_args_: unknown key; besides _target_, a file may only contain _partial_"),
     "no network": (with_model(_target_="irformer.norms.ILN", dim=8), "unknown key norm: ILN takes dim, eps"),
     # Records that are no plain, finite, small data.
     "constant": (with_record('{"model": {"_target_": "x", "name": "x", "norm": NaN}}'), "model.norm=nan in its record: expected a finite"),
@@ -234,7 +234,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "very many blocks": (with_model(depths=[10**12]), "add up to more than 131,072"),
     "many features": (with_model(embed_dim=10**9), "add up to more than 131,072"),
     "features as text": (with_model(embed_dim="8"), "embed_dim='8': expected a whole number from 1 to 16,384"),
-    "wide windows": (with_model(window_size=64, depths=[64]), "derives "),
+    "wide windows": (with_model(window_size=64, depths=[64]), "values in buffers"),
     "many channels": (with_model(in_channels=100_000), "in_channels=100000: expected 1 or 3"),
     "huge ratio": (with_model(mlp_ratio=1e30), "mlp_ratio=1e+30: expected a number above 0, up to 64"),
     "zero range": (with_model(pixel_range=0), "pixel_range=0: expected a number above 0, up to 65,535"),
@@ -278,7 +278,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     # Files of other networks, whose sizes spandrel reads from names and shapes.
     "far numbers": (
         lambda folder: _compact(folder, {"body.0.weight": "body.2000000000.weight"}),
-        "body.2000000000.weight: numbered far beyond its",
+        "body.2000000000.weight: the number is far beyond its",
     ),
     # What is no file of weights.
     "long header": (long_header, "a header of 300,000,000 bytes"),

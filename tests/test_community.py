@@ -1,4 +1,4 @@
-"""Networks that spandrel builds: every architecture that it knows, their padding, and files of ours that hold them."""
+"""Networks built by spandrel: all its architectures, their padding, and irformer's weights files of them."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ from irformer.weights.exports import export_checkpoint
 REPOSITORY = Path(__file__).parent.parent
 
 _TRANSFORMER = {"embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 8, "mlp_ratio": 2, "upscale": 2}
-# The architectures of spandrel, by id: the network's class, and arguments that make it small.
+# Architectures of spandrel by id: class of the network, and arguments of a small one.
 ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "ATD": ("ATD", {**_TRANSFORMER, "category_size": 16, "num_tokens": 8, "reducted_dim": 4, "upsampler": "pixelshuffledirect"}),
     "CRAFT": ("CRAFT", {"embed_dim": 32, "depths": [1], "num_heads": [2], "upscale": 2}),
@@ -87,12 +87,12 @@ ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "SwinIR": ("SwinIR", {**_TRANSFORMER, "upsampler": "pixelshuffle"}),
     "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 8, "depths": [1] * 9, "num_heads": [1] * 9}),
 }
-# Not compared with spandrel's own call, for the reasons that docs/community.md gives.
+# Not compared with spandrel; docs/community.md explains why.
 NOT_COMPARED = {"AuraSR", "GFPGAN", "LaMa"}
 
 
 def build(architecture: str) -> nn.Module:
-    """A small network of an architecture, its weights all random, so that nothing is compared at its trivial start."""
+    """A small network of an architecture with all weights random, because some initial weights make the network trivial."""
     torch.manual_seed(0)
     name, arguments = ARCHITECTURES[architecture]
     network = getattr(importlib.import_module(f"spandrel.architectures.{architecture}"), name)(**arguments).eval()
@@ -107,7 +107,7 @@ def saved(architecture: str, folder: Path) -> Path:
 
 
 def exported(architecture: str, folder: Path) -> Path:
-    """The file of ours that holds a network, and no other file beside it."""
+    """A network exported to our format; the original file is deleted."""
     source = saved(architecture, folder)
     export_checkpoint(load_checkpoint(source), folder / "out.safetensors", "safetensors")
     source.unlink()
@@ -123,7 +123,7 @@ def test_the_table_and_the_page_name_every_architecture():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_path, architecture):
-    """On a size that needs no padding and on an odd one; all but CRAFT, whose forward in spandrel pads what fits already."""
+    """On a size that needs no padding and on an odd one; except CRAFT, whose forward in spandrel always pads."""
     state = build(architecture).state_dict()
     descriptor = spandrel.ModelLoader().load_from_state_dict(dict(state))
     assert descriptor.architecture.id == architecture
@@ -131,7 +131,7 @@ def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_pa
     assert found is not None
     restorer = NetworkRestorer(found[0], "network")
     safetensors.torch.save_file({name: value.clone() for name, value in state.items()}, tmp_path / "in.safetensors")
-    side = 64 if architecture == "RestoreFormer" else 32  # it normalizes over the pixels that it shrinks to one in 32
+    side = 64 if architecture == "RestoreFormer" else 32  # it downsamples by 32 before its norms
     right, bottom = descriptor.size_requirements.get_padding(side, side)
     height, width = side + bottom, side + right
     images = [picture(*size, descriptor.input_channels) for size in [(height, width), (height - 3, width - 7)]]
@@ -141,7 +141,7 @@ def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_pa
             expected = to_image(descriptor(to_tensor(image)))
         assert output.shape == expected.shape
         assert np.array_equal(output, expected) == (architecture != "CRAFT")
-    if architecture in ("SwinIR", "HAT", "DRCT"):  # networks of irformer's own, as a file: test_exports.py
+    if architecture in ("SwinIR", "HAT", "DRCT"):  # loaded from files, these are irformer's networks: test_exports.py
         return
     export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", "safetensors")
     again = load_checkpoint(tmp_path / "out.safetensors")
@@ -151,7 +151,7 @@ def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_pa
 
 @pytest.mark.parametrize("architecture", ["RCAN", "CRAFT", "Compact"])
 def test_a_network_leaves_its_input_as_it_is(architecture):
-    """RCAN multiplies its input in place: the same tensor must serve twice."""
+    """RCAN multiplies its input in place."""
     network = load_community(build(architecture).state_dict())[0]
     pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     before = pixels.clone()
@@ -162,18 +162,18 @@ def test_a_network_leaves_its_input_as_it_is(architecture):
 
 @pytest.mark.parametrize(("padding", "psnr"), [("network", 32.404), pytest.param("flip_always", 32.420, marks=pytest.mark.slow)])
 def test_craft_is_padded_once(weights_root, data_root, padding, psnr):
-    """CRAFT x4 on Set5 gives what its authors' code gives: by reflection as its training code measures, by mirroring as its script does."""
+    """CRAFT x4 on Set5 matches the official code: with reflection as in its training code, with mirroring as in its test script."""
     network = load_checkpoint(weights_root / "craft_x4.pth").network
     task = instantiate(compose("benchmark", ["task=sr_x4", "checkpoint=bicubic"]).task)
     found = evaluate(NetworkRestorer(network, padding), find_test_set("Set5", data_root, task))
     assert found.metrics["psnr_y"] == pytest.approx(psnr, abs=0.001)
 
 
-# Files of ours
+# Our file format
 
 
 def test_the_export_script_writes_a_community_network_quietly(tmp_path):
-    """CRAFT makes its positions by torch.meshgrid, which warns of its next default once a process."""
+    """CRAFT calls torch.meshgrid, which warns about its future default once per process."""
     file = saved("CRAFT", tmp_path)
     words = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), "in.pth", "out.safetensors"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
@@ -186,7 +186,7 @@ def test_the_export_script_writes_a_community_network_quietly(tmp_path):
 
 
 def rewritten(file: Path, change, names: dict[str, str] | None = None) -> Path:
-    """An exported file with another record, and with other names of its weights."""
+    """Modify the record and the weight names of an exported file."""
     with safetensors.safe_open(file, framework="pt") as opened:
         record = json.loads(opened.metadata()["irformer"])
     change(record["model"])
@@ -203,11 +203,15 @@ def rewritten(file: Path, change, names: dict[str, str] | None = None) -> Path:
             {},
             r"spandrel=os\.system in its record: this version .* no such architecture",
         ),
-        (lambda model: model.update(spandrel="ESRGAN"), {}, r"spandrel=ESRGAN in its record: its weights are not named as those of this"),
+        (lambda model: model.update(spandrel="ESRGAN"), {}, r"spandrel=ESRGAN in its record: the names of its weights do not match this"),
         (lambda model: model.update(spandrel=["Compact"]), {}, r"spandrel=.* in its record: expected the id of an architecture"),
-        (lambda model: model.update(_target_="os.system"), {}, r"_target_.* beside spandrel in its record: spandrel builds a network by"),
-        (lambda model: model.update(scale=2), {}, r"scale.* beside spandrel in its record"),
-        (lambda model: None, {"body.2.weight": "body.2000000000.weight"}, r"body\.2000000000\.weight.*: numbered far beyond its"),
+        (
+            lambda model: model.update(_target_="os.system"),
+            {},
+            r"_target_.* besides spandrel in its record: spandrel builds a network from",
+        ),
+        (lambda model: model.update(scale=2), {}, r"scale.* besides spandrel in its record"),
+        (lambda model: None, {"body.2.weight": "body.2000000000.weight"}, r"body\.2000000000\.weight.*: the number is far beyond its"),
         (lambda model: None, {"body.2.weight": "body.other.weight"}, r"spandrel cannot build it"),
     ],
 )
@@ -238,7 +242,7 @@ def test_training_does_not_start_from_an_exported_community_network(tmp_path, at
     attempts.refused("weights files")
 
 
-def test_a_community_network_follows_to_another_type_and_stays_quiet(recwarn):
+def test_a_community_network_converts_to_another_dtype_without_warnings(recwarn):
     network = CommunityNetwork(spandrel.ModelLoader().load_from_state_dict(build("Compact").state_dict())).double()
     assert network(torch.rand(1, 3, 5, 7, dtype=torch.float64)).dtype == torch.float64
     assert not recwarn.list

@@ -1,4 +1,4 @@
-"""A package of somebody else, tests/external/grainlab: installed, or only importable, it trains, resumes and is measured."""
+"""The example package tests/external/grainlab, installed or only importable: training, resuming, evaluation."""
 
 import contextlib
 import csv
@@ -41,9 +41,9 @@ REFUSED = (
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """A folder in which pip has installed grainlab, by its pyproject.toml."""
+    """A folder into which pip installs grainlab from its pyproject.toml."""
     source, target = tmp_path_factory.mktemp("source") / "grainlab", tmp_path_factory.mktemp("site")
-    shutil.copytree(PACKAGE, source)  # building leaves files beside the source
+    shutil.copytree(PACKAGE, source)  # building creates files next to the source
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([*install, "--target", str(target), str(source)], check=True, timeout=120)
     return target
@@ -51,7 +51,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """The current folder, with one small image to validate and measure on."""
+    """The current folder, with one small image for validation and tests."""
     (tmp_path / "cut").mkdir()
     write_image(tmp_path / "cut" / "eye.png", read_image(sample_photos(SAMPLE_VAL)[1])[80:113, 100:130])
     monkeypatch.chdir(tmp_path)
@@ -62,14 +62,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def installed(folder, site, monkeypatch) -> Path:
-    """The current folder, grainlab being installed."""
+    """The current folder, with grainlab installed."""
     monkeypatch.syspath_prepend(site)
     return folder
 
 
 @pytest.fixture
 def importable(folder, site, monkeypatch) -> Path:
-    """The folder of grainlab's configurations, grainlab being importable and not installed."""
+    """The folder of grainlab's configurations, with grainlab importable but not installed."""
     shutil.copytree(site / "grainlab", folder / "lib" / "grainlab")
     monkeypatch.syspath_prepend(folder / "lib")
     return folder / "lib" / "grainlab" / "configs"
@@ -77,7 +77,7 @@ def importable(folder, site, monkeypatch) -> Path:
 
 @pytest.fixture
 def typed(monkeypatch, capsys):
-    """Types words after a command; returns what it prints to standard error."""
+    """A function that runs a command with arguments and returns its standard error."""
 
     def type_words(command, *words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
@@ -106,7 +106,7 @@ def test_an_installed_package_trains_resumes_and_is_measured(installed, typed):
     assert "error" not in typed(train, "resume=runs/first", "trainer.max_steps=3")
     assert logged("first", "train/patches") == [2, 4, 6]
 
-    # A resumed run has the bits of an uninterrupted one; Lion's averages and the count of the callback are part of its state.
+    # A resumed run is bit-exact; its state includes Lion's averages and the callback's count.
     assert "error" not in typed(train, *GRAIN, "trainer.max_steps=3", "optim.schedule.steps=3", "name=whole")
     whole, first = (torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "first"))
     assert all(torch.equal(whole[name], first[name]) for name in whole)
@@ -149,7 +149,7 @@ def test_what_a_command_line_composes_is_trusted_to_its_last_line(importable, ty
     measure = ["checkpoint=runs/mine", "out=out", "device=cpu", "test_sets=[cut]"]
     assert typed(benchmark, *measure) == f"error: runs/mine/checkpoints/best.safetensors: {REFUSED}\n"
     assert "error" not in typed(benchmark, *measure, "trust=[grainlab]")
-    # With the configurations, the task is known by its name, and its change too.
+    # With the configurations, the label names the task and its changes.
     assert "error" not in typed(benchmark, "--config-dir", importable, *measure[:1], "out=other", *measure[2:], "trust=[grainlab]")
     assert json.loads(Path("other/results.json").read_text())["task_label"] == "film_grain, degradation.strength 25"
 
@@ -184,7 +184,7 @@ def test_the_line_that_resumes_names_what_to_trust(importable, site, monkeypatch
 def test_a_name_that_exists_cannot_be_replaced(folder, typed):
     (folder / "conf" / "norm").mkdir(parents=True)
     (folder / "conf" / "norm" / "iln.yaml").write_text("name: iln\n")
-    expected = f"{folder}/conf/norm/iln.yaml: irformer has a norm/iln.yaml already, which cannot be replaced; rename yours"
+    expected = f"{folder}/conf/norm/iln.yaml: irformer already has norm/iln.yaml, which cannot be replaced; rename your file"
     assert typed(train, "--config-dir", "conf", "norm=iln") == f"error: {expected}\n"
     with pytest.raises(UserError) as caught:
         compose("train", ["norm=ln"], Path("conf"))
@@ -196,7 +196,7 @@ def test_two_packages_cannot_offer_one_name(installed, typed):
     (installed / "conf" / "norm" / "image_rms.yaml").write_text("name: image_rms\n")
     error = typed(train, "--config-dir=conf", "norm=iln")
     assert error.startswith(f"error: {installed}/conf/norm/image_rms.yaml: ")
-    assert error.endswith("/grainlab/configs has a norm/image_rms.yaml already, which cannot be replaced; rename yours\n")
+    assert error.endswith("/grainlab/configs already has norm/image_rms.yaml, which cannot be replaced; rename your file\n")
 
 
 def test_unknown_names_are_compared_with_those_of_the_folder(folder, typed):
@@ -217,8 +217,8 @@ def test_a_broken_entry_point_is_named(folder, monkeypatch):
     with pytest.raises(UserError) as caught:
         options("norm")
     assert str(caught.value) == (
-        "the installed package broken: its entry point irformer.configs names broken.configs, expected a package with folders such as "
-        "norm/, as mypkg.configs; reinstall it, or pip uninstall broken"
+        "the installed package broken: its entry point irformer.configs names broken.configs, expected a package such as "
+        "mypkg.configs with folders such as norm/; reinstall it, or pip uninstall broken"
     )
 
 
@@ -236,7 +236,7 @@ class Net(nn.Module):
 
 
 def test_a_plain_module_trains_and_comes_back(folder, typed, monkeypatch):
-    """Without groups, size_multiple and test_padding; without a figure, since there is nothing to show."""
+    """It has no groups, size_multiple or test_padding; without groups there is no figure."""
     (folder / "scratch.py").write_text(NET)
     monkeypatch.syspath_prepend(folder)
     (folder / "conf" / "model").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Metrics of other packages: measured wherever the built-in ones are, by their own direction, and checked before the first step."""
+"""Metrics of other packages: reported wherever built-in ones are, with their own direction, and checked before the first step."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ HERE = __name__
 
 
 class Edges(Metric):
-    """Mean error of the differences between neighbouring rows, times a factor."""
+    """Mean error of the differences between neighboring rows, times a factor."""
 
     higher_is_better = False
     digits = 3
@@ -133,7 +133,7 @@ def build(corner, *words):
     return build_run(compose("train", [*TINY, f"data.val={corner}", f"test_sets=[{corner}]", *words]), corner.parent / "run")
 
 
-def test_a_foreign_metric_is_measured_to_the_end_and_decides_the_best_checkpoint(corner):
+def test_a_foreign_metric_is_reported_and_selects_the_best_checkpoint(corner):
     run = build(corner, edge(), "+metrics.edge.factor=2", "+metrics=[mae]", "task.protocol.metrics=[edge,psnr_y]")
     printed = io.StringIO()
     record = run.execute(Console(width=200, file=printed))
@@ -184,7 +184,7 @@ def test_the_best_weights_follow_the_direction(corner, first, saved):
 
 
 def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
-    """A metric with a network of its own draws random numbers when it is built."""
+    """Metrics that build a network draw random numbers."""
     plain, measured = build(corner), build(corner, edge("RandomWeights"))
     for name, value in plain.module.network.state_dict().items():
         assert torch.equal(value, measured.module.network.state_dict()[name]), name
@@ -249,8 +249,8 @@ def test_a_metric_changes_nothing_of_what_a_run_learns(corner):
 def test_a_wrong_metric_is_one_line_before_the_first_step(corner, attempts, words, line):
     with pytest.raises(UserError) as caught:
         build(corner, *words)
-    said = str(caught.value).replace(str(corner), "CORNER")
-    assert said == line or (line.endswith("class NoCall") and said.startswith(line) and "\n" not in said)
+    message = str(caught.value).replace(str(corner), "CORNER")
+    assert message == line or (line.endswith("class NoCall") and message.startswith(line) and "\n" not in message)
     attempts.refused("config")
 
 
@@ -280,8 +280,8 @@ def test_a_saved_configuration_names_metrics_under_the_rule_of_its_other_classes
         read_saved_config(file, Trust())
 
 
-def test_runs_of_before_the_section_are_the_same_experiment():
-    """Their config.yaml has no `metrics`: a sweep goes on with them, and resuming changes nothing."""
+def test_runs_without_the_section_are_the_same_experiment():
+    """Their config.yaml has no `metrics`: a sweep includes them, and resuming them changes nothing."""
     now = compose("train", ["name=x"])
     before = now.copy()
     OmegaConf.set_struct(before, False)
@@ -293,7 +293,7 @@ def test_runs_of_before_the_section_are_the_same_experiment():
 
 
 @pytest.mark.parametrize(("metrics", "score"), [(["psnr_y", "mae"], 30.0), (["mae", "psnr_y"], -2.5)])
-def test_a_sweeper_maximises_a_score_of_which_higher_is_better(tmp_path, metrics, score):
+def test_a_sweeper_maximizes_a_score_of_which_higher_is_better(tmp_path, metrics, score):
     cfg = compose("train", ["name=x", "+metrics=[mae]", f"task.protocol.metrics=[{','.join(metrics)}]"])
     validation = {name: {"psnr_y": 30.0, "mae": 2.5}[name] for name in metrics}
     save_weights(tmp_path / sweep.BEST, {"a": torch.zeros(1)}, network_record({}, None, 1, validation, None))
@@ -329,7 +329,7 @@ def test_a_benchmark_adds_columns_and_keeps_them_apart(tmp_path, monkeypatch, ca
     assert measure("task.protocol.metrics=[edge]").startswith("error: sr_x2: task.protocol.metrics: unknown edge; known: psnr_y")
 
 
-def test_tables_show_extra_metrics_after_the_protocol_s():
+def test_tables_show_extra_metrics_after_those_of_the_protocol():
     task = build_task(compose("benchmark", ["checkpoint=none", "task=sr_x2"]).task, {"mae": {"_target_": "irformer.metrics.MAE"}})
     result = SimpleNamespace(name="Set5", lq_source="files", remarks=[], metrics={"psnr_y": 38.0, "ssim_y": 0.96, "mae": 1.23456})
     table = benchmark_table(task, {"ours": [result]})  # type: ignore[dict-item,list-item]

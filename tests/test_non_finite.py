@@ -41,7 +41,7 @@ class Spoiled(nn.Module):
 
 
 MESSAGE = (
-    "the restored image has {} of 5,760 values that are NaN or infinite, expected numbers: the weights are damaged, or the precision is "
+    "{} of 5,760 values of the restored image are NaN or infinite, expected finite numbers: the weights are damaged, or the precision is "
     "too low; use other weights, or compute in float32"
 )
 

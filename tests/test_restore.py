@@ -246,7 +246,8 @@ def test_output_that_is_not_finite_is_not_written(typed, place, monkeypatch, att
     monkeypatch.setattr(NetworkRestorer, "__call__", second_is_nan)
     status, said, error = typed("photos", "out")
     assert (status, said) == (3, "2 images restored x2: out; 1 failed")
-    assert error.startswith("failed: photos/sub/b.png: the restored image has ")
+    assert error.startswith("failed: photos/sub/b.png: ")
+    assert "of the restored image are NaN or infinite" in error
     assert tree(place / "out") == ["a.png", "sub/deep/c.png"]
     attempts.refused("restore")
 

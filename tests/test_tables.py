@@ -1,4 +1,4 @@
-"""Tables of numbers: the same cells on the terminal, in Markdown, as CSV at full precision, and in LaTeX."""
+"""Tables of results: the same cells on the terminal, in Markdown and in LaTeX, and CSV at full precision."""
 
 import csv
 import io
@@ -98,7 +98,7 @@ def test_latex_escapes_text_and_marks_the_best():
 
 @pytest.mark.parametrize(("higher_is_better", "best"), [(True, {(2, 1, 0)}), (False, {(0, 1, 0), (3, 1, 0)}), (None, set())])
 def test_the_best_number_follows_the_direction(higher_is_better, best):
-    """0.501 and 0.499 print alike with two decimals, and NaN is never the best."""
+    """0.501 and 0.499 are equal when rounded to two decimals, and NaN is never the best."""
     column = Column("Set5", (Part("x", higher_is_better),))
     values = [0.499, math.nan, 3.0, 0.501]
     table = ResultTable("", ["", column], [[str(i), Number(value, 2)] for i, value in enumerate(values)])

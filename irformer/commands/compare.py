@@ -1,4 +1,4 @@
-"""Set the arms of a sweep against each other: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
+"""Compare the arms of a sweep: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
 
 from rich.text import Text
 
@@ -9,7 +9,7 @@ from irformer.runs.comparison import compare
 
 
 def compare_runs() -> None:
-    """Set the arms of a sweep against each other: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
+    """Compare the arms of a sweep: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
     arguments = command_line.compare().parse_args()
     console = readable_console()
     with reporting_user_errors():

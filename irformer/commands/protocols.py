@@ -19,7 +19,7 @@ from irformer.tasks.task import Task
 
 
 def protocols() -> None:
-    """Measure every task without a network, on all its test sets at hand, into the table of a page."""
+    """Evaluate every task without a network on all available test sets and update a page's table."""
     arguments = command_line.protocols().parse_args()
     root = Path(os.environ.get("IRFORMER_DATA", "data"))
     with reporting_user_errors("benchmark"):

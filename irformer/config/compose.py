@@ -1,4 +1,4 @@
-"""From configuration files and overrides to objects: where Hydra is used, besides the commands."""
+"""Composes configurations and instantiates objects. Only this module and the commands use Hydra."""
 
 import os
 import shlex
@@ -27,28 +27,28 @@ from irformer.errors import UserError, naming
 from irformer.models.interface import require_network
 from irformer.schema.check import check_node
 
-# Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that a name stays what it was.
+# Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that names do not change.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
 
 
-# The folder that the command under way was given by --config-dir.
+# The folder of --config-dir in the running command.
 _config_dir: ContextVar[Path | None] = ContextVar("config_dir", default=None)
 
 
-class _FurtherFolders(SearchPathPlugin):
-    """Has Hydra search the folders of installed packages after irformer's own; it leaves other Hydra applications alone."""
+class _ExtraFolders(SearchPathPlugin):
+    """Adds the folders of installed packages to Hydra's search path, after irformer's own; other Hydra applications are not affected."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if any(entry.provider == "main" and Path(entry.path.removeprefix("file://")) == CONFIGS for entry in search_path.get_path()):
-            for folder in _further_folders():
+            for folder in _extra_folders():
                 search_path.append(provider="irformer", path=f"file://{folder}")
 
 
-Plugins.instance().register(_FurtherFolders)
+Plugins.instance().register(_ExtraFolders)
 
 
-def _further_folders() -> list[Path]:
-    """The folders that are searched after irformer's own, in order: those of installed packages, then that of `--config-dir`."""
+def _extra_folders() -> list[Path]:
+    """Return the folders that are searched after irformer's own: those of installed packages, then `--config-dir`."""
     config_dir = _config_dir.get()
     folders = [package.folder for package in config_packages()] + ([] if config_dir is None else [config_dir])
     require_new_names(folders)
@@ -57,37 +57,37 @@ def _further_folders() -> list[Path]:
 
 @contextmanager
 def searching(config_dir: Path | None) -> Iterator[None]:
-    """Have `compose` and `options` search a further folder, as `--config-dir` has Hydra search it.
+    """Make `compose` and `options` search another folder within a block, as Hydra does with `--config-dir`.
 
     Raises:
-        UserError: it holds a name that irformer or an installed package has already.
+        UserError: the folder contains a name that irformer or an installed package already uses.
     """
     before = _config_dir.set(config_dir)
     try:
-        _further_folders()
+        _extra_folders()
         yield
     finally:
         _config_dir.reset(before)
 
 
-def config_dir_words() -> list[str]:
-    """What repeats the `--config-dir` of the command under way on another command line."""
+def config_dir_arguments() -> list[str]:
+    """Return the `--config-dir` arguments of the running command, for another command line."""
     config_dir = _config_dir.get()
     return [] if config_dir is None else ["--config-dir", str(config_dir)]
 
 
 def compose(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
-    """Compose a configuration from Python, as the command line does.
+    """Compose a configuration in Python, as the command line does.
 
     Args:
         name: `train` or `benchmark`.
-        overrides: as on the command line, e.g. ["norm=iln", "optim.lr=1e-4"].
-        config_dir: a folder with further config groups, as `--config-dir`; None keeps that of the command under way, if there is one.
+        overrides: overrides as on the command line, e.g. ["norm=iln", "optim.lr=1e-4"].
+        config_dir: folder with additional config groups, like `--config-dir`; None means the one of the running command, if any.
 
     Raises:
-        UserError: the folder holds a name that irformer or an installed package has already.
+        UserError: the folder contains a name that irformer or an installed package already uses.
     """
-    outer = GlobalHydra.instance().hydra  # of the command that this is called from: Hydra knows no second one at a time
+    outer = GlobalHydra.instance().hydra  # of the running command: Hydra allows only one at a time
     GlobalHydra.instance().clear()
     try:
         with (
@@ -100,22 +100,26 @@ def compose(name: str, overrides: list[str], config_dir: Path | None = None) -> 
 
 
 def options(group: str) -> list[str]:
-    """The names that a config group offers, those of installed packages and of `--config-dir` among them."""
-    return sorted({path.stem for folder in (CONFIGS, *_further_folders()) for path in (folder / group).glob("*.yaml")})
+    """Return the names in a config group, including those of installed packages and of `--config-dir`."""
+    return sorted({path.stem for folder in (CONFIGS, *_extra_folders()) for path in (folder / group).glob("*.yaml")})
 
 
 def require_option(group: str, name: str) -> None:
-    """Raise a UserError that names the known ones where a config group does not offer a name."""
+    """Check that a config group has a name.
+
+    Raises:
+        UserError: unknown name; the message lists the known ones.
+    """
     known = options(group)
     if name not in known:
         raise UserError(f"{group}={name}: unknown {group}; known: {', '.join(known)}{nearest(name, known)}")
 
 
 def norm_config(name: str) -> dict[str, Any]:
-    """The `norm` part of a configuration, plain values.
+    """Return the `norm` section of a configuration as plain values.
 
     Raises:
-        UserError: there is no such norm.
+        UserError: unknown norm.
     """
     require_option("norm", name)
     node: Any = OmegaConf.to_container(compose("train", [f"norm={name}"]).norm, resolve=True)
@@ -123,16 +127,16 @@ def norm_config(name: str) -> dict[str, Any]:
 
 
 def model_config(name: str, norm: str, scale: int | None, in_channels: int) -> dict[str, Any]:
-    """The `model` part of a configuration, plain values, norm included.
+    """Return the `model` section of a configuration as plain values, including its norm.
 
     Args:
-        name: of the model.
-        norm: its name.
+        name: name of the model.
+        norm: name of the norm.
         scale: upscaling factor, or None for the default of the network's class.
         in_channels: image channels.
 
     Raises:
-        UserError: there is no such model or norm.
+        UserError: unknown model or norm.
     """
     require_option("model", name)
     require_option("norm", norm)
@@ -142,34 +146,34 @@ def model_config(name: str, norm: str, scale: int | None, in_channels: int) -> d
 
 
 def with_named_norms(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes to the `model` part of a configuration in which the name of a norm, `{"norm": "iln"}`, is replaced by its configuration.
+    """Replace the name of a norm in overrides of a model, as in `{"norm": "iln"}`, by the norm's configuration.
 
     Raises:
-        UserError: there is no such norm.
+        UserError: unknown norm.
     """
     return {key: norm_config(value) if key == "norm" and isinstance(value, str) else value for key, value in overrides.items()}
 
 
 def trust_of(cfg: DictConfig) -> Trust:
-    """Which classes files may name: those of the packages in `trust`, and those that the user has composed this configuration of.
+    """Return which classes files may name: those of the packages in `trust`, and those named in the configuration that the user composed.
 
     Raises:
-        UserError: `trust` is no list of packages.
+        UserError: `trust` is not a list of packages.
     """
     packages: Any = _plain(cfg.get("trust")) or ()
     return Trust(packages, foreign_targets(OmegaConf.to_container(cfg, resolve=False)))
 
 
 def resume_command(folder: Path, config: Any) -> str:
-    """The command that resumes a run, with the packages that it has to trust.
+    """Return the command that resumes a run, including the packages to trust.
 
     Args:
-        folder: of the run.
-        config: its configuration, plain values.
+        folder: folder of the run.
+        config: configuration of the run as plain values.
     """
     packages = foreign_packages(config)
     trust = [f"'trust=[{','.join(packages)}]'"] if packages else []
-    return " ".join(["python train.py", *map(shlex.quote, config_dir_words()), f"resume={os.path.relpath(folder)}", *trust])
+    return " ".join(["python train.py", *map(shlex.quote, config_dir_arguments()), f"resume={os.path.relpath(folder)}", *trust])
 
 
 def _plain(node: Any) -> Any:
@@ -177,10 +181,10 @@ def _plain(node: Any) -> Any:
 
 
 def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
-    """Build what a config node names by `_target_`, with further arguments.
+    """Instantiate the `_target_` of a config node, with additional arguments.
 
     Raises:
-        UserError: the class does not exist, or refuses an argument.
+        UserError: the class does not exist or rejects an argument.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
@@ -190,7 +194,11 @@ def instantiate(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
 
 
 def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
-    """Build a network from the `model` part of a configuration, its norm within it."""
+    """Build a network from the `model` section of a configuration, which includes its norm.
+
+    Raises:
+        UserError: the configuration or the network is invalid, or the network does not fit into memory.
+    """
     config: Any = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
     node = {key: value for key, value in config.items() if key != "name"}
     check_node("model", node)
@@ -202,23 +210,23 @@ def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
 
 
 def _require_memory(node: dict[str, Any]) -> None:
-    """Refuse a network that cannot fit into this machine's memory, before the attempt takes all of it.
+    """Check that the parameters and buffers of a network fit into this machine's memory, before allocating them.
 
     Raises:
-        UserError: its parameters and buffers alone are larger than the memory.
+        UserError: they do not fit.
     """
-    if not hasattr(os, "sysconf"):  # Windows refuses such an allocation itself
+    if not hasattr(os, "sysconf"):  # Windows rejects such an allocation itself
         return
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = hydra.utils.instantiate(node, _convert_="all")
         needed = sum(value.nbytes for value in [*network.parameters(), *network.buffers()])
-    except Exception:  # a network that cannot be built on the meta device; building it reports whatever is wrong
+    except Exception:  # not every network can be built on the meta device; errors are reported when it is built
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise UserError(
-            f"model: its parameters and buffers take {needed / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f} GiB: "
+            f"model: its parameters and buffers need {needed / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f} GiB: "
             "choose a smaller network"
         )
 

@@ -1,4 +1,4 @@
-"""Where configuration files are: irformer's own, and those of installed packages that extend it."""
+"""Folders of configuration files: irformer's own, and those of installed packages that extend it."""
 
 import importlib.util
 import sys
@@ -12,7 +12,7 @@ from irformer.errors import UserError
 
 _PACKAGE = Path(__file__).parent.parent
 _PACKAGED = _PACKAGE / "configs"
-# In a clone the configurations are at the top level, easy to read and change; an installed package has its own copy.
+# In a clone, the configurations are at the top level, where users edit them; an installed package contains a copy.
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "configs"
 
 ENTRY_POINTS = "irformer.configs"
@@ -23,9 +23,9 @@ class ConfigPackage:
     """An installed package that adds config groups.
 
     Args:
-        distribution: its name, as `pip list` shows it.
-        package: the package whose classes files may name, the parent of the folder of configurations.
-        folder: holds the groups, as `norm/NAME.yaml`.
+        distribution: name of the distribution, as in `pip list`.
+        package: package whose classes files may name, the parent of the configuration folder.
+        folder: folder of the config groups, such as `norm/NAME.yaml`.
     """
 
     distribution: str
@@ -34,10 +34,10 @@ class ConfigPackage:
 
 
 def config_packages() -> tuple[ConfigPackage, ...]:
-    """The installed packages that declare the entry point group `irformer.configs`. None of them is imported.
+    """Return the installed packages with an entry point in the group `irformer.configs`, without importing them.
 
     Raises:
-        UserError: an entry point names no folder.
+        UserError: an entry point does not name a folder.
     """
     return _packages_on(tuple(sys.path))
 
@@ -59,28 +59,28 @@ def _config_package(point: metadata.EntryPoint) -> ConfigPackage:
     folder = next((path for location in locations or () if (path := Path(location, *inner)).is_dir()), None)
     if folder is None:
         raise UserError(
-            f"the installed package {distribution}: its entry point {ENTRY_POINTS} names {point.value}, expected a package with folders "
-            f"such as norm/, as mypkg.configs; reinstall it, or pip uninstall {distribution}"
+            f"the installed package {distribution}: its entry point {ENTRY_POINTS} names {point.value}, expected a package such as "
+            f"mypkg.configs with folders such as norm/; reinstall it, or pip uninstall {distribution}"
         )
     return ConfigPackage(distribution, point.module.rpartition(".")[0] or point.module, folder)
 
 
 def require_new_names(folders: Sequence[Path]) -> None:
-    """Check that no file of further folders has the name of another one: the first folder would win, and nothing would say so.
+    """Check that all configuration files have different names, because Hydra silently uses the first file with a name.
 
     Args:
-        folders: further folders of configurations, in the order in which they are searched after irformer's own.
+        folders: configuration folders in search order, after irformer's own.
 
     Raises:
-        UserError: two folders hold a file of the same name.
+        UserError: two folders contain a file with the same name.
     """
     before: list[Path] = [CONFIGS]
     for folder in folders:
         for other in before:
             taken = next((name for name in _files(other) if (folder / name).is_file()), None)
             if taken is not None:
-                whose = "irformer" if other is CONFIGS else str(other)
-                raise UserError(f"{folder / taken}: {whose} has a {taken} already, which cannot be replaced; rename yours")
+                owner = "irformer" if other is CONFIGS else str(other)
+                raise UserError(f"{folder / taken}: {owner} already has {taken}, which cannot be replaced; rename your file")
         before.append(folder)
 
 
@@ -90,7 +90,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def typed_config_dir(words: Sequence[str]) -> Path | None:
-    """The folder that a command line names by Hydra's `--config-dir`, or None."""
+    """Return the folder of Hydra's option `--config-dir` on a command line, or None."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if option in ("--config-dir", "-cd"):

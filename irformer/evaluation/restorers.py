@@ -1,4 +1,4 @@
-"""A network applied to an image of any size: from pixels to pixels, by the rules of a protocol."""
+"""Restorers: apply a network or a baseline to images of any size, with the padding of a protocol."""
 
 from typing import Protocol
 
@@ -14,25 +14,25 @@ from irformer.tasks.task import Padding, Task
 
 
 class NonFiniteOutputError(UserError):
-    """A network's output holds values that are not finite, and so is no image."""
+    """A network's output contains values that are not finite."""
 
 
 class Restorer(Protocol):
-    """Anything that turns a degraded image into a restored one; `padding` says what is done to its size before."""
+    """Maps a degraded image to a restored image; `padding` names the padding that it applies."""
 
     padding: str
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
-        """[h, w, C], uint8 or float32 in units of [0, 1], to [scale*h, scale*w, C], uint8."""
+        """Restore [h, w, C], uint8 or float32 in [0, 1], to [scale*h, scale*w, C], uint8."""
         ...
 
 
 class BicubicRestorer:
-    """Bicubic enlargement by MATLAB's imresize: the row that every super-resolution table starts with.
+    """Bicubic upscaling by MATLAB's imresize, the baseline of super-resolution.
 
     Args:
-        scale: factor.
-        variant: when the values are rounded.
+        scale: upscaling factor.
+        variant: when values are rounded.
     """
 
     def __init__(self, scale: int, variant: Variant = "matlab_uint8") -> None:
@@ -41,34 +41,34 @@ class BicubicRestorer:
         self.padding = "none"
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
-        """[h, w, C], uint8, to [scale*h, scale*w, C]."""
+        """Upscale [h, w, C], uint8, to [scale*h, scale*w, C]."""
         return imresize(lq, lq.shape[0] * self.scale, lq.shape[1] * self.scale, self.variant)
 
 
 class DegradedRestorer:
-    """Leaves the degraded image as it is, clamped and rounded: the row that tables of tasks which keep the size start with."""
+    """Returns the degraded image, clamped and rounded: the baseline of tasks without upscaling."""
 
     padding = "none"
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
-        """[H, W, C], uint8 or float32 in units of [0, 1], to the same shape."""
+        """Convert [H, W, C], uint8 or float32 in [0, 1], to uint8 of the same shape."""
         return to_image(to_tensor(lq))
 
 
 def baseline(task: Task) -> tuple[str, Restorer]:
-    """What a task is measured with where nothing is learned, and its name: bicubic enlargement, or the degraded image itself."""
+    """Return the name and the restorer of a task's baseline: bicubic upscaling, or the degraded image itself."""
     return ("bicubic", BicubicRestorer(task.scale)) if task.scale > 1 else ("degraded", DegradedRestorer())
 
 
 class NetworkRestorer:
-    """A network under a padding rule; its output is clamped to [0, 1] and rounded to the depth of the input, as it is written to a file.
+    """Applies a network with padding; clamps its output to [0, 1] and rounds it to the bit depth of the input, as in an image file.
 
-    The network is called as it is: evaluation mode, device and autocast are the caller's.
+    The caller is responsible for evaluation mode, the network's device, and autocast.
 
     Args:
         network: see `irformer.models.interface.Network`; maps [1, C, h, w] in [0, 1] to [1, C, scale*h, scale*w].
-        padding: what is done to sizes before the network; `network` takes its `test_padding`.
-        device: where the image is sent.
+        padding: padding before the network; `network` means the network's `test_padding`.
+        device: device to which images are moved.
     """
 
     def __init__(self, network: nn.Module, padding: Padding, device: torch.device | str = "cpu") -> None:
@@ -77,7 +77,7 @@ class NetworkRestorer:
         self.device = device
 
     def __call__(self, lq: NDArray) -> NDArray:
-        """[h, w, C], uint8, uint16, or float32 in units of [0, 1], to [scale*h, scale*w, C], uint16 for uint16 and otherwise uint8.
+        """Restore [h, w, C], uint8, uint16, or float32 in [0, 1], to [scale*h, scale*w, C], uint16 for uint16 input, otherwise uint8.
 
         Raises:
             NonFiniteOutputError: the network's output is not finite.
@@ -93,22 +93,22 @@ class NetworkRestorer:
 
 
 def to_tensor(image: NDArray) -> Tensor:
-    """[h, w, C], uint8, uint16, or float32 in units of [0, 1], to float32 [1, C, h, w] in units of [0, 1]."""
+    """Convert [h, w, C], uint8, uint16, or float32 in [0, 1], to float32 [1, C, h, w] in [0, 1]."""
     values = image.astype(np.float32) if image.dtype == np.uint16 else image
     pixels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1).unsqueeze(0).float()
     return pixels / np.iinfo(image.dtype).max if image.dtype in (np.uint8, np.uint16) else pixels
 
 
 def to_image(pixels: Tensor, depth: type[np.uint8] | type[np.uint16] = np.uint8) -> NDArray:
-    """[1, C, H, W] in units of [0, 1] to [H, W, C] of integers of a depth: clamped, then rounded.
+    """Convert [1, C, H, W] in [0, 1] to integers [H, W, C] of the given bit depth: clamp, then round.
 
     Raises:
-        NonFiniteOutputError: a value is NaN or infinite; to clamp it would hide that.
+        NonFiniteOutputError: a value is NaN or infinite, which clamping would hide.
     """
-    wrong = pixels.numel() - int(torch.isfinite(pixels).sum())
-    if wrong:
+    non_finite = pixels.numel() - int(torch.isfinite(pixels).sum())
+    if non_finite:
         raise NonFiniteOutputError(
-            f"the restored image has {wrong:,} of {pixels.numel():,} values that are NaN or infinite, expected numbers: "
+            f"{non_finite:,} of {pixels.numel():,} values of the restored image are NaN or infinite, expected finite numbers: "
             "the weights are damaged, or the precision is too low; use other weights, or compute in float32"
         )
     levels = (pixels.squeeze(0).float().clamp(0, 1) * np.iinfo(depth).max).round()
@@ -117,9 +117,9 @@ def to_image(pixels: Tensor, depth: type[np.uint8] | type[np.uint16] = np.uint8)
 
 
 def pad_flip_always(x: Tensor, multiple: int) -> Tensor:
-    """Pad [B, C, H, W] by its mirror image, at the bottom and on the right, to the next greater multiple: 1 to `multiple` pixels.
+    """Pad [B, C, H, W] with its mirror image, at the bottom and on the right, to the next larger multiple: 1 to `multiple` pixels.
 
-    A size that is a multiple already gets a whole window more: so do SwinIR's test scripts, and so its published numbers.
+    Sizes that are already a multiple get a whole window more, as in SwinIR's test script and its published results.
     """
     H, W = x.shape[2:]
     x = torch.cat([x, x.flip(2)], 2)[:, :, : (H // multiple + 1) * multiple]

@@ -1,7 +1,7 @@
-"""Networks, architecture only: one file each. A new one is one file here and one yaml in configs/model.
+"""Network architectures, one file each. A new network needs one file here and one YAML file in configs/model.
 
-A network takes what it needs by name, its `NormScheme` among it; `interface` says what the rest of the project asks of it. What windowed
-networks have around their groups is in `frame`, within them in `layers`. `external` holds networks of other projects.
+A network takes its arguments by name, including its `NormScheme`. `interface` defines the contract of networks. `frame` and `windows` hold
+what the window-based networks share: the parts around the groups of blocks, and window attention. `external` wraps foreign networks.
 """
 
 from irformer.models.drct import DRCT

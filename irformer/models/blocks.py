@@ -1,4 +1,4 @@
-"""What two or more of the networks share besides their attention: types of sizes, input scaling, groups, upsamplers."""
+"""Building blocks shared by several networks, except attention: argument types, input scaling, groups, upsamplers."""
 
 from typing import Annotated, Literal
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from irformer.norms import NormScheme
 
-# The RGB mean and standard deviation of DIV2K that the official networks and official i-LN take off the input.
+# RGB mean and standard deviation of DIV2K, with which the official networks and official i-LN normalize the input.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 DIV2K_STD = (0.2842, 0.2701, 0.2920)
 
 Upsampling = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""]
 ResidualConv = Literal["1conv", "3conv", "identity"]
 
-# What a configuration may say of sizes and rates. The upper ends lie far above all published networks: they keep a slip of the keyboard
-# from building for hours.
+# Ranges of sizes and rates in configurations. The upper bounds are far above all published networks: a typing error must not start
+# building for hours.
 Count = Annotated[int, Interval(ge=1, le=16384)]
 Blocks = Annotated[tuple[Annotated[int, Interval(ge=1, le=64)], ...], Len(1, 64)]
 Window = Annotated[int, Interval(ge=1, le=64)]
@@ -30,13 +30,13 @@ Channels = Literal[1, 3]
 
 
 class InputScaling(nn.Module):
-    """What is done to pixels before a network and undone after it: the mean off, the range, the standard deviation.
+    """Normalize pixels before a network, and undo it after the network: mean, standard deviation and range.
 
     Args:
-        channels: 3 takes the mean and standard deviation of DIV2K's RGB; any other number takes mean 0 and deviation 1.
-        pixel_range: the network sees pixels in [0, pixel_range] less the mean; 1, or 255 for the official JPEG networks.
-        standardize: divide by the standard deviation too, as official i-LN.
-        center: take the mean off, as all official networks here but Restormer.
+        channels: 3 uses the RGB mean and standard deviation of DIV2K; any other number uses mean 0 and standard deviation 1.
+        pixel_range: the network sees pixels in [0, pixel_range] minus the mean; 1, or 255 for the official JPEG networks.
+        standardize: also divide by the standard deviation, as official i-LN does.
+        center: subtract the mean, as all official networks here except Restormer do.
     """
 
     mean: Tensor
@@ -51,41 +51,41 @@ class InputScaling(nn.Module):
         self.register_buffer("std", (std / pixel_range).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, C, H, W] in [0, 1] to what the network reads."""
+        """Normalize pixels [B, C, H, W] in [0, 1]."""
         return (pixels - self.mean.to(pixels.dtype)) / self.std.to(pixels.dtype)
 
     def undo(self, features: Tensor) -> Tensor:
-        """What the network gives [B, C, H, W] to pixels in [0, 1]."""
+        """Map network output [B, C, H, W] back to pixels in [0, 1]."""
         return features * self.std.to(features.dtype) + self.mean.to(features.dtype)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad [B, C, H, W] at the bottom and on the right, by reflection, to the next multiple of `multiple`.
+    """Pad [B, C, H, W] by reflection, at the bottom and on the right, to the next multiple of `multiple`.
 
-    Reflection needs more pixels than it adds; a smaller image is padded with its edge.
+    Reflection needs more pixels than it adds; smaller images are padded by replicating their edge.
     """
     bottom, right = -x.shape[2] % multiple, -x.shape[3] % multiple
-    # Padding by nothing is not left out: a branch on it would compile a network once more.
+    # Also called if there is nothing to pad: a branch would make torch.compile recompile the network.
     mode = "reflect" if bottom < x.shape[2] and right < x.shape[3] else "replicate"
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """[B, C, H, W] to [B, H, W, C], a view."""
+    """Return a view of [B, C, H, W] as [B, H, W, C]."""
     return x.permute(0, 2, 3, 1)
 
 
 def to_channels_first(x: Tensor) -> Tensor:
-    """[B, H, W, C] to [B, C, H, W], a view."""
+    """Return a view of [B, H, W, C] as [B, C, H, W]."""
     return x.permute(0, 3, 1, 2)
 
 
 class PatchNorm(nn.Module):
-    """The norm of the patch embedding (patch side 1), under the name that official checkpoints give it: patch_embed.norm.
+    """The norm of the patch embedding (patch size 1), named patch_embed.norm as in official checkpoints.
 
     Args:
         dim: number of channels C.
-        norms: the scheme whose `ends` stands here.
+        norms: the scheme whose `ends` norm is used.
     """
 
     def __init__(self, dim: int, norms: NormScheme) -> None:
@@ -98,7 +98,7 @@ class PatchNorm(nn.Module):
 
 
 def residual_conv(dim: int, kind: ResidualConv) -> nn.Module:
-    """What closes a group or the body: one 3x3, the three thinner ones of SwinIR-L, or nothing; [B, C, H, W] to the same."""
+    """Build the last layer of a group or the body: one 3x3 convolution, the bottleneck of SwinIR-L, or identity."""
     if kind == "1conv":
         return nn.Conv2d(dim, dim, 3, padding=1)
     if kind == "3conv":
@@ -115,12 +115,12 @@ def residual_conv(dim: int, kind: ResidualConv) -> nn.Module:
 
 
 class ResidualGroup(nn.Module):
-    """A group of SwinIR (RSTB) or HAT (RHAG): blocks in a row, a convolution, and the group's input added.
+    """A group of SwinIR (RSTB) or HAT (RHAG): a sequence of blocks and a convolution, with a residual connection.
 
     Args:
-        blocks: features to features; official checkpoints call it residual_group.
+        blocks: maps [B, H, W, C] to the same shape; named residual_group in official checkpoints.
         dim: number of channels C.
-        resi_connection: what stands after the blocks: `1conv`, `3conv` or `identity`.
+        resi_connection: layer after the blocks: `1conv`, `3conv` or `identity`.
     """
 
     def __init__(self, blocks: nn.Module, dim: int, resi_connection: ResidualConv) -> None:
@@ -135,10 +135,10 @@ class ResidualGroup(nn.Module):
 
 
 def plan_groups(depths: tuple[int, ...], num_heads: tuple[int, ...], drop_path_rate: float) -> list[tuple[int, list[float]]]:
-    """Heads of each group, and the drop-path probability of each of its blocks, growing linearly from 0 over the whole depth.
+    """Return the heads of each group and the drop-path probability of each of its blocks, increasing linearly from 0 over the depth.
 
     Raises:
-        ValueError: not one number of heads for each group.
+        ValueError: `depths` and `num_heads` have different lengths.
     """
     if len(depths) != len(num_heads):
         raise ValueError(f"depths has {len(depths)} groups and num_heads {len(num_heads)}: give one number of heads for each group")
@@ -148,7 +148,7 @@ def plan_groups(depths: tuple[int, ...], num_heads: tuple[int, ...], drop_path_r
 
 
 def pixel_shuffle_upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolution and PixelShuffle, by 2 as often as it takes, or once by 3; [B, C, H, W] to [B, C, scale*H, scale*W]."""
+    """Build the upsampler of convolutions and PixelShuffle, in steps of 2 or one step of 3: [B, C, H, W] to [B, C, scale*H, scale*W]."""
     layers: list[nn.Module] = []
     if scale == 3:
         layers = [nn.Conv2d(channels, 9 * channels, 3, padding=1), nn.PixelShuffle(3)]
@@ -161,7 +161,7 @@ def pixel_shuffle_upsampler(channels: int, scale: int) -> nn.Sequential:
 
 
 def init_transformer(module: nn.Module) -> None:
-    """Weights of the linear layers from a truncated normal (0.02), biases 0, as all official networks here; for Module.apply."""
+    """Initialize linear layers as the official networks do: weights from a truncated normal (std 0.02), biases 0. For Module.apply."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,6 +1,6 @@
-"""DRCT (Hsu et al., "DRCT: Saving Image Super-Resolution away from Information Bottleneck", CVPRW 2024, arXiv 2404.00722), any norm.
+"""DRCT (Hsu et al., "DRCT: Saving Image Super-Resolution away from Information Bottleneck", CVPRW 2024, arXiv 2404.00722), with any norm.
 
-Modules are named as in the official code, so that its checkpoints fit as they are once their derived buffers are dropped.
+Module names match the official code, so official checkpoints load directly once their derived buffers are dropped.
 """
 
 import torch
@@ -27,24 +27,25 @@ from irformer.models.frame import WindowTransformer
 from irformer.models.windows import SwinBlock
 from irformer.norms import NormScheme
 
-BLOCKS = 5  # Swin blocks in a group
+BLOCKS = 5  # Swin blocks per group
 
 
 class ResidualDenseGroup(nn.Module):
-    """A residual dense group (RDG): five Swin blocks, each on the group's input and all that came before it, side by side.
+    """A residual dense group (RDG): five densely connected Swin blocks.
 
-    The i-th block (from 0) works on dim + i * growth_channels channels; a 1x1 convolution reduces what it gives to growth_channels,
-    the last one to dim; 0.2 times that is added to the group's input. The last two blocks have an MLP of ratio 1.
+    The i-th block (from 0) reads the group's input and the outputs of all earlier blocks, dim + i * growth_channels channels. A 1x1
+    convolution reduces its output to growth_channels; the last one to dim, and 0.2 times its output is added to the group's input. The last
+    two blocks have an MLP ratio of 1.
 
     Args:
         dim: number of channels C.
-        growth_channels: channels that each block adds for those after it.
-        heads: attention heads of the first block. A wider block takes heads - width % heads, as in the official code, and that
-            number has to divide its width.
-        window: side of a window in tokens; shifted by half of it in the second and fourth block.
-        mlp_ratio: hidden channels of the MLP over those of its block, in the first three blocks.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path: probability that a branch is left out for a sample, in training; one for all blocks of the group.
+        growth_channels: number of channels that each block adds.
+        heads: attention heads of the first block. Wider blocks use heads - width % heads, as in the official code; the result must
+            divide their width.
+        window: window size in tokens; the second and fourth block shift windows by half of it.
+        mlp_ratio: ratio of MLP hidden channels to block channels, in the first three blocks.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path: stochastic depth probability of the residual branches, the same for all blocks of the group.
         norms: builds the norms of the blocks.
     """
 
@@ -78,32 +79,32 @@ class ResidualDenseGroup(nn.Module):
         return x + 0.2 * self._stage(BLOCKS, features)
 
     def _stage(self, i: int, features: Tensor) -> Tensor:
-        """Block i (from 1) and the convolution after it, [B, H, W, ...] to [B, H, W, ...]."""
+        """Apply block i (from 1) and the convolution after it: [B, H, W, C_in] to [B, H, W, C_out]."""
         y = self.get_submodule(f"swin{i}")(features)
         return to_channels_last(self.get_submodule(f"adjust{i}")(to_channels_first(y)))
 
 
 class DRCT(WindowTransformer):
-    """DRCT, the Dense-Residual-Connected Transformer: SwinIR's frame around residual dense groups.
+    """DRCT, the Dense-Residual-Connected Transformer: residual dense groups in the framework of SwinIR.
 
-    A group always holds five Swin blocks; there are as many groups as num_heads has entries. The official `depths` counts six a group
-    and decides the drop path alone, so that it is no argument here.
+    Each group has five Swin blocks; `num_heads` determines the number of groups. The official `depths` says six per group and affects
+    only the drop path, so it is not an argument here.
 
     Args:
         norm: the network's normalization.
         scale: upscaling factor.
         in_channels: image channels, 3 (RGB) or 1.
         embed_dim: feature channels C.
-        growth_channels: channels that each block of a group adds for those after it; `gc` in the official code.
+        growth_channels: number of channels that each block of a group adds; `gc` in the official code.
         num_heads: attention heads of the first block in each group; see ResidualDenseGroup for the others.
-        window_size: side of an attention window in pixels.
-        mlp_ratio: hidden channels of the MLP over those of its block.
-        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the output is the input plus
-            a residual: denoising, JPEG).
-        resi_connection: what closes the body: `1conv`, `3conv` or `identity`.
-        pixel_range: 1 in all official networks.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path_rate: drop-path probability at the end of the network, growing linearly from 0 over the depth.
+        window_size: attention window size in pixels.
+        mlp_ratio: ratio of MLP hidden channels to block channels.
+        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the network predicts a residual
+            that is added to the input: denoising, JPEG).
+        resi_connection: last layer of the body: `1conv`, `3conv` or `identity`.
+        pixel_range: the network sees pixels in [0, pixel_range]; 1 in all official networks.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path_rate: stochastic depth rate at the end of the network, increasing linearly from 0 over the depth.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class DRCT(WindowTransformer):
         drop_path_rate: Probability = 0.1,
     ) -> None:
         super().__init__(norm, scale, in_channels, embed_dim, window_size, upsampler, resi_connection, pixel_range)
-        # As in the official code, drop path grows over six blocks a group and a group takes the probability of its first.
+        # As in the official code, the drop path increases over six blocks per group, and a group uses the probability of its first.
         for heads, drop_paths in plan_groups((6,) * len(num_heads), num_heads, drop_path_rate):
             group = ResidualDenseGroup(embed_dim, growth_channels, heads, window_size, mlp_ratio, qkv_bias, drop_paths[0], norm)
             self.layers.append(group)

@@ -1,4 +1,4 @@
-"""The frame of SwinIR, HAT and DRCT: all of a network but its groups of blocks."""
+"""The framework that SwinIR, HAT and DRCT share: everything except their groups of blocks."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from irformer.models.blocks import (
 from irformer.models.interface import TestPadding
 from irformer.norms import NormScheme
 
-# Modules of the upsampler, by their official names: those that enlarge, and with them those before and after.
+# Modules of the upsampler, by their official names: those that upscale, and all.
 ENLARGING = frozenset({"upsample", "conv_up1", "conv_up2"})
 UPSAMPLER = ENLARGING | {"conv_before_upsample", "conv_hr", "conv_last"}
 
@@ -25,27 +25,26 @@ UPSAMPLER = ENLARGING | {"conv_before_upsample", "conv_hr", "conv_last"}
 class WindowTransformer(nn.Module):
     """A convolution, groups of blocks on features of one resolution, a convolution, and an upsampler.
 
-    A network appends its groups to `layers`: each maps features [B, H, W, C] to the same shape. What is common to the official networks
-    has its official name here.
+    Subclasses append their groups to `layers`; each maps features [B, H, W, C] to the same shape. Shared modules have their official names.
 
     Args:
         norm: the network's normalization.
         scale: upscaling factor.
         in_channels: image channels, 3 (RGB) or 1.
         embed_dim: feature channels C.
-        window_size: side of an attention window in pixels.
-        upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the output
-            is the input plus a residual: denoising, JPEG). At scale 1 there is nothing to enlarge: every choice means empty, so that
+        window_size: attention window size in pixels.
+        upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the
+            network predicts a residual that is added to the input: denoising, JPEG). At scale 1, every choice means empty, so
             `model=swinir task=denoise_color_25` is the official network for denoising.
-        resi_connection: what stands after the groups: `1conv`, `3conv` or `identity`.
+        resi_connection: layer after the groups: `1conv`, `3conv` or `identity`.
         pixel_range: the network sees pixels in [0, pixel_range].
 
     Raises:
-        ValueError: a choice that does not exist, or a scale that the upsampler does not have.
+        ValueError: unknown choice, or the upsampler does not support the scale.
     """
 
     channels_first = False
-    test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, which BasicSR tests
+    test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, whose official test code uses BasicSR
 
     def __init__(
         self,
@@ -99,12 +98,12 @@ class WindowTransformer(nn.Module):
 
     @property
     def groups(self) -> dict[str, nn.Module]:
-        """The groups of blocks by name, in the order of depth; the output of each is [B, H, W, C]."""
+        """Groups of blocks by name, in order of depth; each outputs [B, H, W, C]."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
 
     @property
     def group_channels(self) -> dict[str, int]:
-        """The channels of each group's output: C."""
+        """Output channels C of each group."""
         return dict.fromkeys(self.groups, self.conv_first.out_channels)
 
     def forward(self, lq: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class WindowTransformer(nn.Module):
         return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
 
     def _body(self, x: Tensor) -> Tensor:
-        """Patch norm, groups and final norm, [B, H, W, C] to the same shape."""
+        """Apply patch norm, groups and final norm: [B, H, W, C] to the same shape."""
         x = self.patch_embed(x)
         for layer in self.layers:
             x = layer(x)

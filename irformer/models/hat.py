@@ -1,7 +1,7 @@
 """HAT (Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023, arXiv 2205.04437), with any norm.
 
-Modules are named as in the official code, so that its checkpoints fit as they are once their derived buffers are dropped. With i-LN in
-the blocks and affine ends it is the network of the official i-LN code (arXiv 2504.06629).
+Module names match the official code, so official checkpoints load directly once their derived buffers are dropped. With i-LN in the
+blocks and affine ends, it is the network of the official i-LN code (arXiv 2504.06629).
 """
 
 from typing import Annotated
@@ -35,22 +35,22 @@ from irformer.norms import NormScheme, residual
 
 
 class GlobalAverage(nn.Module):
-    """Mean over the image, [B, C, H, W] to [B, C, 1, 1], taken in float32.
+    """Global average pooling in float32: [B, C, H, W] to [B, C, 1, 1].
 
-    A half-precision sum over a large image leaves float16's range where the values are far from it.
+    In float16, the sum over a large image overflows although the mean does not.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the mean of every channel, in x's type."""
+        """Return the mean of each channel, in the dtype of x."""
         return x.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
 
 
 class ChannelAttention(nn.Module):
-    """Every channel times a factor in (0, 1) that depends on the means of all (Zhang et al., RCAN, arXiv 1807.02758).
+    """Channel attention: weights in (0, 1) for each channel, computed from all channel means (Zhang et al., RCAN, arXiv 1807.02758).
 
     Args:
         dim: number of channels C.
-        squeeze_factor: C over the channels between the two layers that compute the factors; at most C.
+        squeeze_factor: ratio of C to the channels of the bottleneck; at most C.
     """
 
     def __init__(self, dim: int, squeeze_factor: int) -> None:
@@ -68,12 +68,12 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelAttentionBlock(nn.Module):
-    """The channel attention block (CAB): two 3x3 convolutions through fewer channels, then channel attention (Sec. 3.2.2).
+    """Channel attention block (CAB): two 3x3 convolutions with a bottleneck, then channel attention (Sec. 3.2.2).
 
     Args:
         dim: number of channels C.
-        compress_ratio: C over the channels between the convolutions; at most C.
-        squeeze_factor: C over the channels within the channel attention; at most C.
+        compress_ratio: ratio of C to the channels between the convolutions; at most C.
+        squeeze_factor: ratio of C to the channels of the bottleneck in the channel attention; at most C.
     """
 
     def __init__(self, dim: int, compress_ratio: int, squeeze_factor: int) -> None:
@@ -94,22 +94,22 @@ class ChannelAttentionBlock(nn.Module):
 
 
 class HybridBlock(SwinBlock):
-    """A hybrid attention block (HAB): attention within (shifted) windows and, beside it, channel attention; then the MLP.
+    """Hybrid attention block (HAB): (shifted) window attention in parallel with channel attention, then an MLP.
 
-    The channel attention reads what the window attention reads and is added to it inside the branch, so that a norm which rescales
-    its branch rescales both, as official i-LN.
+    Both attentions read the same features, and their sum is one residual branch: a norm that rescales its branch rescales both, as in
+    official i-LN.
 
     Args:
         dim: number of channels C.
         heads: number of attention heads.
-        window: side of a window in tokens.
-        shift: how far the windows are shifted, in tokens; 0 or window // 2.
-        compress_ratio: C over the channels between the convolutions of the channel attention block.
-        squeeze_factor: C over the channels within its channel attention.
-        conv_scale: what its output is multiplied by.
-        mlp_ratio: hidden channels of the MLP over C.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path: probability that the attention or the MLP is left out for a sample, in training.
+        window: window size in tokens.
+        shift: shift of the windows in tokens; 0 or window // 2.
+        compress_ratio: ratio of C to the channels between the convolutions of the channel attention block.
+        squeeze_factor: ratio of C to the channels of the bottleneck in its channel attention.
+        conv_scale: factor of the channel attention block's output.
+        mlp_ratio: ratio of MLP hidden channels to C.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path: stochastic depth probability of the window attention and of the MLP.
         norms: builds the two norms.
     """
 
@@ -141,9 +141,9 @@ class HybridBlock(SwinBlock):
 
 
 def overlapping_windows(x: Tensor, window: int, size: int) -> Tensor:
-    """Cut [B, H, W, C] into windows of side `size` around those of side `window`: [B * windows, size * size, C].
+    """Split [B, H, W, C] into overlapping windows of `size` tokens, one around each window: [B * windows, size * size, C].
 
-    H and W are multiples of the window; size - window is even; beyond the image there are zeros. One view, and one copy.
+    H and W are multiples of `window`, size - window is even, and the image is padded with zeros. Makes a single copy.
     """
     margin = (size - window) // 2
     x = F.pad(x, (0, 0, margin, margin, margin, margin))
@@ -152,11 +152,11 @@ def overlapping_windows(x: Tensor, window: int, size: int) -> Tensor:
 
 
 def overlapping_positions(window: int, size: int) -> Tensor:
-    """Row of the bias table for every token of a window (side `window`) and of the larger one around it (side `size`).
+    """Return the row of the bias table for each pair of a token in a window and a token in the overlapping window around it.
 
     Returns:
-        [window^2, size^2], values in 0 .. (window + size - 1)^2 - 1. The official code starts its offsets at 2 - size in place of 0
-        and lets negative rows count from the table's end; trained tables are laid out so, hence the modulus.
+        [window^2, size^2], values in 0 .. (window + size - 1)^2 - 1. Offsets in the official code start at 2 - size instead of 0, and
+        negative rows index from the table's end. The modulus reproduces this layout of trained tables.
     """
     span = window + size - 1
     offset = torch.arange(size)[None, :] - torch.arange(window)[:, None] + window - size + 1
@@ -165,21 +165,21 @@ def overlapping_positions(window: int, size: int) -> Tensor:
 
 
 class OverlappingCrossAttention(nn.Module):
-    """The overlapping cross-attention block (OCAB): queries of a window, keys and values of a larger one around it; then the MLP.
+    """Overlapping cross-attention block (OCAB): queries from a window, keys and values from a larger one around it; then an MLP.
 
-    Keys and values beyond the image are zeros, which take part in the attention (Sec. 3.2.3).
+    Keys and values outside the image are zero and are not masked (Sec. 3.2.3).
 
     Args:
         dim: number of channels C.
         heads: number of attention heads; divides dim.
-        window: side of a window in tokens.
-        overlap_ratio: how much larger the window of the keys is: its side is window + int(overlap_ratio * window).
-        mlp_ratio: hidden channels of the MLP over C.
-        qkv_bias: queries, keys and values carry biases.
+        window: window size in tokens.
+        overlap_ratio: the size of the larger window is window + int(overlap_ratio * window).
+        mlp_ratio: ratio of MLP hidden channels to C.
+        qkv_bias: add a bias to queries, keys and values.
         norms: builds the two norms.
 
     Raises:
-        ValueError: the larger window cannot stand centered around the smaller one.
+        ValueError: the larger window cannot be centered on the smaller one.
     """
 
     relative_position_index: Tensor
@@ -221,7 +221,7 @@ class OverlappingCrossAttention(nn.Module):
 
 
 class HybridBlocks(nn.Module):
-    """Hybrid attention blocks in a row, every second with shifted windows, and overlapping cross-attention at the end."""
+    """A sequence of hybrid attention blocks, every second one with shifted windows, followed by overlapping cross-attention."""
 
     def __init__(self, blocks: list[HybridBlock], overlap_attn: OverlappingCrossAttention) -> None:
         super().__init__()
@@ -236,27 +236,27 @@ class HybridBlocks(nn.Module):
 
 
 class HAT(WindowTransformer):
-    """HAT, the Hybrid Attention Transformer: SwinIR's frame around groups of hybrid attention blocks.
+    """HAT, the Hybrid Attention Transformer: groups of hybrid attention blocks in the framework of SwinIR.
 
     Args:
         norm: the network's normalization.
         scale: upscaling factor.
         in_channels: image channels, 3 (RGB) or 1.
         embed_dim: feature channels C.
-        depths: number of hybrid attention blocks in each group; a group ends in one overlapping cross-attention block more.
+        depths: number of hybrid attention blocks in each group; one overlapping cross-attention block follows them.
         num_heads: attention heads in each group.
-        window_size: side of an attention window in pixels.
-        compress_ratio: C over the channels between the convolutions of a channel attention block.
-        squeeze_factor: C over the channels within its channel attention.
-        conv_scale: what the output of a channel attention block is multiplied by.
-        overlap_ratio: by how much the window of keys and values exceeds that of the queries, over window_size.
-        mlp_ratio: hidden channels of the MLP over C.
-        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the output is the input plus
-            a residual: denoising, JPEG).
-        resi_connection: what closes a group and the body: `1conv`, `3conv` or `identity`.
-        pixel_range: 1 in all official networks.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path_rate: drop-path probability of the last hybrid attention block, growing linearly from 0 over the depth.
+        window_size: attention window size in pixels.
+        compress_ratio: ratio of C to the channels between the convolutions of a channel attention block.
+        squeeze_factor: ratio of C to the channels of the bottleneck in its channel attention.
+        conv_scale: factor of a channel attention block's output.
+        overlap_ratio: size of the window of keys and values minus that of the queries, divided by window_size.
+        mlp_ratio: ratio of MLP hidden channels to C.
+        upsampler: `pixelshuffle` (the only official one), `pixelshuffledirect`, `nearest+conv`, or empty (the network predicts a residual
+            that is added to the input: denoising, JPEG).
+        resi_connection: last layer of each group and of the body: `1conv`, `3conv` or `identity`.
+        pixel_range: the network sees pixels in [0, pixel_range]; 1 in all official networks.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path_rate: stochastic depth rate of the last hybrid attention block, increasing linearly from 0 over the depth.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Restormer (Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022, arXiv 2111.09881).
 
-With any norm. Modules are named as in the official code, so that its checkpoints fit once their norms are renamed.
-Its blocks are convolutional, so that features stay [B, C, H, W] throughout.
+With any norm. Module names match the official code except for the norms, which are renamed when official checkpoints are loaded.
+Its blocks are convolutional, so features are [B, C, H, W] throughout.
 """
 
 import math
@@ -18,15 +18,15 @@ from irformer.norms import NormScheme, residual
 
 
 class TransposedAttention(nn.Module):
-    """Multi-Dconv head transposed attention (MDTA, Sec. 3.1): channels attend to channels of the same head, over all pixels.
+    """Multi-Dconv head transposed attention (MDTA, Sec. 3.1): attention between the channels of each head.
 
-    Its cost is linear in the number of pixels. Queries and keys have length 1 over the pixels, and a learned temperature of each head
-    multiplies their products.
+    Its cost is linear in the number of pixels. Queries and keys are L2-normalized over the pixels, and their products are multiplied by a
+    learned temperature per head.
 
     Args:
         dim: number of channels C.
         heads: number of heads; divides dim.
-        bias: the convolutions carry biases.
+        bias: add a bias to the convolutions.
     """
 
     def __init__(self, dim: int, heads: int, bias: bool) -> None:
@@ -41,19 +41,19 @@ class TransposedAttention(nn.Module):
         """Map [B, C, H, W] to the same shape."""
         B, C, H, W = x.shape
         q, k, v = self.qkv_dwconv(self.qkv(x)).reshape(B, 3, self.heads, C // self.heads, H * W).unbind(1)
-        # Two products, not scaled_dot_product_attention: its kernels are made for many short tokens. Here C / heads tokens are H * W
-        # long, the scores are a small matrix, and the products alone were a quarter faster (CPU, 48 channels, 128 x 128 pixels).
+        # Not scaled_dot_product_attention: its kernels are made for many short tokens. Here C / heads tokens have H * W elements, the
+        # scores are a small matrix, and two matrix products were 25 % faster (CPU, 48 channels, 128 x 128 pixels).
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature
         return self.project_out((scores.softmax(-1) @ v).reshape(B, C, H, W))
 
 
 class GatedFeedForward(nn.Module):
-    """Gated-Dconv feed-forward network (GDFN, Sec. 3.2): one half of the hidden channels, through GELU, gates the other.
+    """Gated-Dconv feed-forward network (GDFN, Sec. 3.2): GELU of one half of the hidden channels gates the other half.
 
     Args:
         dim: number of channels C.
-        hidden: number of channels between, in each half.
-        bias: the convolutions carry biases.
+        hidden: number of hidden channels in each half.
+        bias: add a bias to the convolutions.
     """
 
     def __init__(self, dim: int, hidden: int, bias: bool) -> None:
@@ -71,13 +71,13 @@ class GatedFeedForward(nn.Module):
 
 
 class RestormerBlock(nn.Module):
-    """A transformer block: transposed attention, then the gated feed-forward network, each a residual branch behind its norm.
+    """Transformer block: transposed attention, then a gated feed-forward network, each a pre-norm residual branch.
 
     Args:
         dim: number of channels C.
         heads: number of attention heads.
-        ffn_expansion_factor: hidden channels of the feed-forward network over C.
-        bias: the convolutions carry biases.
+        ffn_expansion_factor: ratio of hidden channels in the feed-forward network to C.
+        bias: add a bias to the convolutions.
         norms: builds the two norms.
     """
 
@@ -95,7 +95,7 @@ class RestormerBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """The first convolution, under the name that official checkpoints give it: patch_embed.proj.
+    """The first convolution, named patch_embed.proj as in official checkpoints.
 
     Args:
         in_channels: image channels.
@@ -112,10 +112,10 @@ class PatchEmbed(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side, twice the channels: a convolution to C / 2, then PixelUnshuffle.
+    """Halve the resolution and double the channels: a convolution to C / 2 channels, then PixelUnshuffle.
 
     Args:
-        dim: number of channels C in.
+        dim: number of input channels C.
     """
 
     def __init__(self, dim: int) -> None:
@@ -128,10 +128,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side, half the channels: a convolution to 2 C, then PixelShuffle.
+    """Double the resolution and halve the channels: a convolution to 2 C channels, then PixelShuffle.
 
     Args:
-        dim: number of channels C in.
+        dim: number of input channels C.
     """
 
     def __init__(self, dim: int) -> None:
@@ -144,23 +144,23 @@ class Upsample(nn.Module):
 
 
 class Restormer(nn.Module):
-    """Restormer: an encoder and a decoder of four levels with skip connections, refinement, and the input added to the output.
+    """Restormer: a four-level encoder-decoder with skip connections, refinement blocks, and a global residual connection.
 
-    It has no upsampler: super-resolution enlarges the input in front, as SRCNN and VDSR do (arXiv 1501.00092, 1511.04587).
+    It has no upsampler: for super-resolution, the input is upscaled first, as in SRCNN and VDSR (arXiv 1501.00092, 1511.04587).
 
-    It has no norms but those of its blocks: `ends` of the scheme is not used. The official network takes no mean off its input; with
-    `standardize_input` the mean and the standard deviation are both taken off, as in the other networks.
+    Only its blocks have norms: `ends` of the scheme is not used. The official network does not subtract the mean from its input; with
+    `standardize_input`, the input is normalized by mean and standard deviation, as in the other networks.
 
     Args:
         norm: the network's normalization; ln_biasfree for the official denoising networks, ln for all other official ones.
-        scale: 1 as published. The network keeps its input's size: for any other factor bicubic interpolation enlarges the input first.
+        scale: upscaling factor; 1 as published. For larger factors, bicubic interpolation upscales the input first.
         in_channels: image channels, 3 (RGB) or 1.
-        dim: feature channels C at full resolution; level i has 2^i C.
-        num_blocks: blocks at each of the four levels; the encoder's and decoder's counts are the same.
-        num_refinement_blocks: blocks after the decoder, at full resolution.
+        dim: feature channels C at full resolution; level i (from 0) has 2^i C.
+        num_blocks: number of blocks at each of the four levels, the same in encoder and decoder.
+        num_refinement_blocks: number of blocks after the decoder, at full resolution.
         heads: attention heads at each of the four levels.
-        ffn_expansion_factor: hidden channels of the feed-forward networks over their channels.
-        bias: the convolutions carry biases, but those that embed, downsample and upsample.
+        ffn_expansion_factor: ratio of hidden channels in the feed-forward networks to their input channels.
+        bias: add a bias to the convolutions, except patch embedding, downsampling and upsampling.
     """
 
     channels_first = True
@@ -185,7 +185,7 @@ class Restormer(nn.Module):
             raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
         self.scale = scale
         self.in_channels = in_channels
-        self.size_multiple = 8 // math.gcd(8, scale)  # three times the resolution is halved, at the size of the output
+        self.size_multiple = 8 // math.gcd(8, scale)  # the output resolution is halved three times
         self.scaling = InputScaling(in_channels, 1.0, standardize=norm.standardize_input, center=norm.standardize_input)
 
         def level(count: int, channels: int, heads: int) -> nn.Sequential:
@@ -207,21 +207,21 @@ class Restormer(nn.Module):
         self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
         self.decoder_level2 = level(num_blocks[1], 2 * dim, heads[1])
         self.up2_1 = Upsample(2 * dim)
-        # The first level keeps the 2 C channels that joining the skip connection gives.
+        # The first level has no channel reduction: it keeps the 2 C channels of the concatenated skip connection.
         self.decoder_level1 = level(num_blocks[0], 2 * dim, heads[0])
         self.refinement = level(num_refinement_blocks, 2 * dim, heads[0])
         self.output = nn.Conv2d(2 * dim, in_channels, 3, padding=1, bias=bias)
 
     @property
     def groups(self) -> dict[str, nn.Module]:
-        """The levels by name, in the order of depth; the output of each is [B, C, H, W], its C and resolution the level's own."""
+        """Levels by name, in order of depth; each outputs [B, C, H, W] with the channels and resolution of the level."""
         encoder = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
         decoder = ("decoder_level3", "decoder_level2", "decoder_level1", "refinement")
         return {name: self.get_submodule(name) for name in (*encoder, *decoder)}
 
     @property
     def group_channels(self) -> dict[str, int]:
-        """The channels of each level's output: C, 2 C, 4 C and 8 C in the encoder, 4 C and then 2 C in the decoder and the refinement."""
+        """Output channels of each level: C, 2 C, 4 C and 8 C in the encoder, 4 C and then 2 C in the decoder and the refinement."""
         dim = self.patch_embed.proj.out_channels
         return {name: times * dim for name, times in zip(self.groups, (1, 2, 4, 8, 4, 2, 2, 2), strict=True)}
 
@@ -235,7 +235,7 @@ class Restormer(nn.Module):
         return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
 
     def _body(self, x: Tensor) -> Tensor:
-        """Encoder, decoder and refinement: [B, C, H, W] to [B, 2 C, H, W]."""
+        """Apply encoder, decoder and refinement: [B, C, H, W] to [B, 2 C, H, W]."""
         skip1 = self.encoder_level1(x)
         skip2 = self.encoder_level2(self.down1_2(skip1))
         skip3 = self.encoder_level3(self.down2_3(skip2))

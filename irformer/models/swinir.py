@@ -1,6 +1,6 @@
 """SwinIR (Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021, arXiv 2108.10257), with any norm.
 
-Modules are named as in the official code, so that its checkpoints fit as they are once their derived buffers are dropped.
+Module names match the official code, so official checkpoints load directly once their derived buffers are dropped.
 """
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from irformer.norms import NormScheme
 
 
 class SwinBlocks(nn.Module):
-    """Swin blocks in a row, every second with shifted windows; official checkpoints call it residual_group."""
+    """A sequence of Swin blocks, every second one with shifted windows; named residual_group in official checkpoints."""
 
     def __init__(self, blocks: list[SwinBlock]) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class SwinIR(WindowTransformer):
         embed_dim: feature channels C.
         depths: number of Swin blocks in each group.
         num_heads: attention heads in each group.
-        window_size: side of an attention window in pixels (8; 7 for the official JPEG networks).
-        mlp_ratio: hidden channels of the MLP over C.
-        upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the output
-            is the input plus a residual: denoising, JPEG), as always at scale 1.
-        resi_connection: `1conv`, `3conv` (SwinIR-L) or `identity`.
-        pixel_range: 1, or 255 for the official JPEG networks.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path_rate: drop-path probability of the last block, growing linearly from 0 over the depth.
+        window_size: attention window size in pixels: 8, or 7 for the official JPEG networks.
+        mlp_ratio: ratio of MLP hidden channels to C.
+        upsampler: `pixelshuffle` (classical), `pixelshuffledirect` (lightweight), `nearest+conv` (real-world x4), or empty (the
+            network predicts a residual that is added to the input: denoising, JPEG). Scale 1 always means empty.
+        resi_connection: last layer of each group and of the body: `1conv`, `3conv` (SwinIR-L) or `identity`.
+        pixel_range: the network sees pixels in [0, pixel_range]; 1, or 255 for the official JPEG networks.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path_rate: stochastic depth rate of the last block, increasing linearly from 0 over the depth.
     """
 
     test_padding: TestPadding = "flip_always"

@@ -1,4 +1,4 @@
-"""Attention within windows, and the Swin block that SwinIR, HAT and DRCT share."""
+"""Window attention, and the Swin block that SwinIR, HAT and DRCT share."""
 
 import torch
 import torch.nn.functional as F
@@ -9,24 +9,24 @@ from irformer.norms import NormScheme, residual
 
 
 def partition_windows(x: Tensor, window: int) -> Tensor:
-    """Cut [B, H, W, C] into windows: [B, H / window, W / window, window^2, C]. H and W are multiples of the window."""
+    """Split [B, H, W, C] into windows: [B, H / window, W / window, window^2, C]. H and W are multiples of `window`."""
     B, H, W, C = x.shape
     x = x.view(B, H // window, window, W // window, window, C)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // window, W // window, window * window, C)
 
 
 def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Put windows [..., window^2, C], in the order of partition_windows, together again: [B, height, width, C]."""
+    """Reverse `partition_windows`: [..., window^2, C] to [B, height, width, C]."""
     C = windows.shape[-1]
     x = windows.view(-1, height // window, width // window, window, window, C)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, C)
 
 
-def tokens_apart(window: int, shift: int) -> Tensor:
-    """Which pairs of tokens of a shifted border window are no neighbours in the image: [3, window^2, window^2], bool.
+def shifted_window_masks(window: int, shift: int) -> Tensor:
+    """Return the pairs of tokens in shifted border windows that are not adjacent in the image: [3, window^2, window^2], bool.
 
-    After the cyclic shift the last `shift` rows of the bottom windows and columns of the right ones have come around from the other side
-    of the image. For the windows at the right, at the bottom, and for the one in the corner; all others are whole.
+    The cyclic shift moves tokens from the opposite side of the image into the last `shift` columns of the rightmost windows and the last
+    `shift` rows of the bottom windows. The masks are for windows on the right, at the bottom, and in the corner; other windows need none.
     """
     axis = torch.arange(window) >= window - shift
     down, right = (grid.flatten().long() for grid in torch.meshgrid(axis, axis, indexing="ij"))
@@ -35,7 +35,7 @@ def tokens_apart(window: int, shift: int) -> Tensor:
 
 
 def relative_positions(window: int) -> Tensor:
-    """Row of the bias table for every pair of tokens in a window: [window^2, window^2], values in 0 .. (2 window - 1)^2 - 1."""
+    """Return the row of the bias table for each pair of tokens in a window: [window^2, window^2], values in 0 .. (2 window - 1)^2 - 1."""
     axis = torch.arange(window)
     rows, columns = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     row_offset = rows[:, None] - rows[None, :] + window - 1
@@ -48,17 +48,17 @@ class WindowAttention(nn.Module):
 
     Args:
         dim: number of channels C.
-        window: side of a window in tokens.
+        window: window size in tokens.
         heads: number of heads; divides dim.
-        qkv_bias: queries, keys and values carry biases.
-        shift: how far the windows that it gets were shifted, in tokens; what came around attends within its own.
+        qkv_bias: add a bias to queries, keys and values.
+        shift: cyclic shift of the input windows in tokens; tokens from opposite sides of the image do not attend to each other.
 
     Raises:
-        ValueError: the heads do not divide dim.
+        ValueError: `heads` does not divide `dim`.
     """
 
     relative_position_index: Tensor
-    apart: Tensor
+    masks: Tensor
 
     def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool = True, shift: int = 0) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
         if shift > 0:
-            self.register_buffer("apart", tokens_apart(window, shift), persistent=False)
+            self.register_buffer("masks", shifted_window_masks(window, shift), persistent=False)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -81,15 +81,15 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         if self.shift == 0:
             return self.proj(_attend(qkv, bias))
-        # Border windows get a bias of their own: one mask for every window of an image would be gigabytes on large ones.
-        at_right, at_bottom, in_corner = (bias.masked_fill(apart, -100.0) for apart in self.apart)
+        # Only border windows have a mask, which is added to their bias: masks for all windows of a large image would take gigabytes.
+        at_right, at_bottom, in_corner = (bias.masked_fill(mask, -100.0) for mask in self.masks)
         upper = torch.cat([_attend(qkv[:, :, :-1, :-1], bias), _attend(qkv[:, :, :-1, -1:], at_right)], 2)
         lowest = torch.cat([_attend(qkv[:, :, -1:, :-1], at_bottom), _attend(qkv[:, :, -1:, -1:], in_corner)], 2)
         return self.proj(torch.cat([upper, lowest], 1))
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """Attention with one bias [heads, n, n] for all windows: [3, B, rows, columns, heads, n, d] to [B, rows, columns, n, heads * d]."""
+    """Attend with the same bias [heads, n, n] in all windows: [3, B, rows, columns, heads, n, d] to [B, rows, columns, n, heads * d]."""
     _, B, rows, columns, heads, n, d = qkv.shape
     q, k, v = qkv.flatten(1, 3).unbind(0)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
@@ -97,7 +97,7 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
 
 
 def mlp(dim: int, ratio: float) -> nn.Module:
-    """Two linear layers, fc1 and fc2, with GELU between them, on the last axis; `ratio` is hidden channels over `dim`.
+    """Build an MLP on the last axis: linear layers fc1 and fc2 with GELU between them, and int(dim * ratio) hidden channels.
 
     Raises:
         ValueError: the ratio leaves no hidden channels.
@@ -109,16 +109,16 @@ def mlp(dim: int, ratio: float) -> nn.Module:
 
 
 class SwinBlock(nn.Module):
-    """A Swin Transformer layer (STL): attention within (shifted) windows, then the MLP, each a residual branch behind its norm.
+    """Swin Transformer layer (STL): (shifted) window attention, then an MLP, each a pre-norm residual branch.
 
     Args:
         dim: number of channels C.
         heads: number of attention heads.
-        window: side of a window in tokens.
-        shift: how far the windows are shifted, in tokens; 0 or window // 2.
-        mlp_ratio: hidden channels of the MLP over C.
-        qkv_bias: queries, keys and values carry biases.
-        drop_path: probability that a branch is left out for a sample, in training.
+        window: window size in tokens.
+        shift: shift of the windows in tokens; 0 or window // 2.
+        mlp_ratio: ratio of MLP hidden channels to C.
+        qkv_bias: add a bias to queries, keys and values.
+        drop_path: stochastic depth probability of the residual branches.
         norms: builds the two norms.
     """
 

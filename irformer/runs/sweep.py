@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from irformer.config.compose import config_dir_words
+from irformer.config.compose import config_dir_arguments
 from irformer.config.metrics import build_metrics
 from irformer.core.files import write_atomically
 from irformer.core.processes import rank, started_together
@@ -179,7 +179,7 @@ def _run_in_own_process(overrides: Sequence[str], folder: Path) -> None:
         sys.executable,
         "-m",
         "irformer",
-        *config_dir_words(),
+        *config_dir_arguments(),
         *overrides,
         f"sweep={folder.parent.name}",
         f"hydra.run.dir='{folder}'",

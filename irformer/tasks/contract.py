@@ -1,4 +1,4 @@
-"""The check of tasks and degradations, which may come from other packages."""
+"""Checks of tasks and degradations, which may come from other packages."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ def require_task(task: Any, name: str) -> None:
     """Check a task and its degradation.
 
     Raises:
-        UserError: it is no task, or its degradation lacks something.
+        UserError: the object is not a task, or its degradation does not fulfill its contract.
     """
     if not isinstance(task, Task):
-        raise UserError(f"task: {name} is no irformer.tasks.Task: expected the class itself or a subclass")
+        raise UserError(f"task: {name} is not an irformer.tasks.Task; expected that class or a subclass")
     degradation: Any = task.degradation
-    what = f"task.degradation: {type(degradation).__module__}.{type(degradation).__qualname__}"
+    subject = f"task.degradation: {type(degradation).__module__}.{type(degradation).__qualname__}"
     if not callable(getattr(degradation, "test", None)):
-        raise UserError(f"{what} has no method test(image), which degrades a test image [H, W, C]")
+        raise UserError(f"{subject} has no method test(image), which degrades a test image [H, W, C]")
     if not hasattr(degradation, "degrade_patch") or isinstance(degradation, DeviceDegradation):
         return
-    lacking = [key for key in ("margin", "grid", "turned_first") if not hasattr(degradation, key)]
-    if lacking:
+    missing = [key for key in ("margin", "grid", "turned_first") if not hasattr(degradation, key)]
+    if missing:
         raise UserError(
-            f"{what} has a method degrade_patch and no {' and no '.join(lacking)}: expected the attributes of "
+            f"{subject} has a method degrade_patch but no {' and no '.join(missing)}; expected the attributes of "
             "irformer.tasks.degradations.PatchDegradation"
         )

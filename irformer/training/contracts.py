@@ -1,4 +1,4 @@
-"""What classes of other packages have to offer, and the checks of it when a run is built.
+"""Contracts of classes from other packages, and their checks when a run is built.
 
 | part of a run | contract |
 |---|---|
@@ -6,12 +6,12 @@
 | network (backbone) | `irformer.models.interface.Network` |
 | loss | `Loss` |
 | degradation | `irformer.tasks.degradations.Degradation`, with `PatchDegradation` or `DeviceDegradation` to train on clean images |
-| task | a `irformer.tasks.Task` or a subclass |
+| task | `irformer.tasks.Task` or a subclass |
 | callback | a subclass of `lightning.Callback` |
 | optimizer | `OptimizerFactory` |
 | schedule | `Schedule` |
 
-Each check raises a UserError with one line that names the class and what it lacks. docs/extending.md shows one of each.
+Each check raises a UserError with one line that names the class and what is wrong. docs/extending.md has an example of each.
 """
 
 import copy
@@ -31,13 +31,13 @@ from irformer.norms import NormScheme
 
 
 class Norm(Protocol):
-    """A norm: a `torch.nn.Module` that is built by (dim, channels_first=...)."""
+    """A norm: a `torch.nn.Module` with the constructor (dim, channels_first=...)."""
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map features [B, ..., C], or [B, C, H, W] with channels_first, to (y, scale).
 
         Returns:
-            What the residual branch reads, of x's shape, and what the branch's output is multiplied by: a tensor that broadcasts over
+            The input of the residual branch, with the shape of x, and the factor of the branch's output: a tensor that broadcasts over
             x, or None for 1.
         """
         ...
@@ -47,37 +47,37 @@ class Loss(Protocol):
     """A loss, usually a `torch.nn.Module`."""
 
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
-        """Compare two batches [B, C, H, W] in [0, 1], of float32; returns a scalar that gradients flow back from."""
+        """Compare two float32 batches [B, C, H, W] in [0, 1]; returns a differentiable scalar."""
         ...
 
 
 class OptimizerFactory(Protocol):
-    """What `optim.optimizer` becomes: a class of optimizers with `_partial_: true`."""
+    """The object built from `optim.optimizer`: an optimizer class with `_partial_: true`."""
 
     def __call__(self, params: Iterable[nn.Parameter]) -> Optimizer:
-        """Build the optimizer of a network's parameters. Its state is saved with a checkpoint, so it holds tensors and plain values."""
+        """Build the optimizer of a network's parameters. Checkpoints contain its state, so it consists of tensors and plain values."""
         ...
 
 
 class Schedule(Protocol):
-    """The learning rate over the steps of a run."""
+    """A learning rate schedule."""
 
     def __call__(self, step: int) -> float:
-        """The factor of the optimizer's learning rate at step 0, 1, ...; a function of the step alone, so that a run can be resumed."""
+        """Return the factor of the optimizer's learning rate at step 0, 1, ...; depends only on the step, so that runs can be resumed."""
         ...
 
 
 def require_norm(scheme: Any) -> Callable[..., Any]:
-    """Check the `norm` part of a run, and that its norm can be built by (dim, channels_first=...), as far as its signature says so.
+    """Check the norm scheme of a run, and that the signature of its norm accepts (dim, channels_first=...).
 
     Returns:
-        What builds the norm of the blocks.
+        The factory of the blocks' norms.
 
     Raises:
-        UserError: it is no norm scheme, or its norm cannot be built.
+        UserError: the object is not a norm scheme, or its norm cannot be built.
     """
     if not isinstance(scheme, NormScheme):
-        raise UserError(f"norm: {_name(scheme)} is no irformer.norms.NormScheme: expected the class itself or a subclass")
+        raise UserError(f"norm: {_name(scheme)} is not an irformer.norms.NormScheme; expected that class or a subclass")
     block = scheme.block
     try:
         signature = inspect.signature(block)
@@ -92,14 +92,14 @@ def require_norm(scheme: Any) -> Callable[..., Any]:
 
 @contextmanager
 def checked_norms(network: nn.Module, block: Callable[..., Any]) -> Iterator[None]:
-    """Check the output of every norm of a class while a network is applied.
+    """Check the outputs of a network's norms within a block.
 
     Args:
         network: the network.
-        block: builds its norms; only a class, or a partial of one, says which modules they are.
+        block: the factory of its norms; only norms built by a class or a partial of a class are checked.
 
     Raises:
-        UserError: a norm returns something other than (y, scale).
+        UserError: a norm does not return (y, scale).
     """
     kind = getattr(block, "func", block)
     norms = [module for module in network.modules() if inspect.isclass(kind) and isinstance(module, kind)]
@@ -133,31 +133,31 @@ def _check_norm(norm: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Non
 
 
 def require_trainable(network: nn.Module, name: str, side: int, block: Callable[..., Any] | None) -> None:
-    """Try a network on small images, its norms with it, and a copy of it in training mode.
+    """Check a network and its norms on small images, and a copy of the network in training mode.
 
     Args:
-        network: fulfils `irformer.models.interface.require_network`.
-        name: what messages call it.
-        side: of the images in pixels.
-        block: builds its norms; None where it takes none.
+        network: passes `irformer.models.interface.require_network`.
+        name: name of the network in messages.
+        side: side of the images in pixels.
+        block: the factory of its norms; None if it does not take a norm.
 
     Raises:
-        UserError: it fails or returns something else than images, or has no parameters to train.
+        UserError: the network fails, does not return images, or has no trainable parameters.
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise UserError(f"{name} has no parameters that require a gradient: there is nothing to train")
+        raise UserError(f"{name} has no parameters that require a gradient, so there is nothing to train")
     with nullcontext() if block is None else checked_norms(network, block):
         require_images(network, name, side)
-    trained = copy.deepcopy(network).train()  # its running statistics may change
+    trained = copy.deepcopy(network).train()  # a copy, because running statistics may change
     channels: Any = network.in_channels
     with torch.random.fork_rng(devices=[]):
         try:
             out = trained(torch.rand(2, channels, side, side))
         except UserError:
             raise
-        except Exception as error:  # whatever a network does with a batch that it was not made for
-            what = f"{name}: in training mode, on a batch of 2 images of {side}x{side} pixels, it fails"
-            raise UserError(f"{what} ({_line(error)})") from error
+        except Exception as error:  # networks fail on unsupported batches in many ways
+            place = f"{name}: in training mode, on a batch of 2 images of {side}x{side} pixels"
+            raise UserError(f"{place}, it fails ({_line(error)})") from error
     if not isinstance(out, Tensor):
         raise UserError(f"{name}: in training mode it returns a {type(out).__name__}: expected one tensor, the restored images")
     if not out.requires_grad:
@@ -165,39 +165,39 @@ def require_trainable(network: nn.Module, name: str, side: int, block: Callable[
 
 
 def require_loss(loss: Any, name: str, channels: int, side: int) -> None:
-    """Try a copy of a loss on two small batches.
+    """Check a copy of a loss on two small batches.
 
     Args:
         loss: any object.
-        name: what messages call it.
-        channels: of the images.
-        side: of the images in pixels.
+        name: name of the loss in messages.
+        channels: image channels.
+        side: side of the images in pixels.
 
     Raises:
-        UserError: it does not fulfil `Loss`.
+        UserError: the loss does not fulfill `Loss`.
     """
     if not callable(loss):
-        raise UserError(f"loss: {name} is a {type(loss).__name__} that cannot be called: expected loss(restored, clean)")
+        raise UserError(f"loss: {name} is not callable: expected loss(restored, clean)")
     with torch.random.fork_rng(devices=[]):
         restored = torch.rand(2, channels, side, side, requires_grad=True)
         try:
             value = copy.deepcopy(loss)(restored, torch.rand(2, channels, side, side))
         except UserError:
             raise
-        except Exception as error:  # whatever a loss does with images that it was not made for
+        except Exception as error:  # losses fail on unsupported images in many ways
             raise UserError(f"loss: {name} fails on images of {side}x{side} pixels ({_line(error)})") from error
     if not isinstance(value, Tensor) or value.dim() != 0:
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UserError(f"loss: {name} returns {found}: expected a tensor with one number and no dimensions; take the mean")
+        raise UserError(f"loss: {name} returns {found}: expected a scalar tensor without dimensions; take the mean")
     if not value.requires_grad:
-        raise UserError(f"loss: {name} returns a number without a gradient: expected one that is computed from the restored images")
+        raise UserError(f"loss: {name} returns a scalar without a gradient: expected one that is computed from the restored images")
 
 
 def require_optimizer(optimizer: Any, name: str) -> None:
-    """Check what `optim.optimizer` builds.
+    """Check the object that `optim.optimizer` builds.
 
     Raises:
-        UserError: it is no optimizer.
+        UserError: the object is not an optimizer.
     """
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"optim.optimizer: {name} builds a {type(optimizer).__name__}: expected a torch.optim.Optimizer")
@@ -207,43 +207,43 @@ def require_schedule(schedule: Any, name: str, steps: int) -> None:
     """Check a schedule at the first and the last step of a run.
 
     Raises:
-        UserError: it does not fulfil `Schedule`.
+        UserError: the schedule does not fulfill `Schedule`.
     """
     if not callable(schedule):
-        raise UserError(f"optim.schedule: {name} cannot be called: expected schedule(step), the factor of the learning rate")
+        raise UserError(f"optim.schedule: {name} is not callable: expected schedule(step), the factor of the learning rate")
     for step in (0, steps):
         try:
             factor = schedule(step)
-        except Exception as error:  # whatever a schedule does with a step that it was not made for
+        except Exception as error:  # schedules fail in many ways
             raise UserError(f"optim.schedule: {name} fails at step {step} ({_line(error)})") from error
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
             raise UserError(f"optim.schedule: {name} returns {factor!r} at step {step}: expected a number, the factor of the learning rate")
 
 
 def require_callback(callback: Any, key: str) -> None:
-    """Check a callback, and that its state can be read again when the run is resumed.
+    """Check a callback, and that a resumed run can load its state.
 
     Args:
         callback: any object.
-        key: of the configuration, for messages.
+        key: configuration key, for messages.
 
     Raises:
-        UserError: it is no callback, or its state is no plain data.
+        UserError: the object is not a callback, or its state is not plain data.
     """
-    import lightning  # here, so that commands that train nothing need not wait for it
+    import lightning  # here, because commands that do not train should not wait for it
 
     name = _name(callback)
     if not isinstance(callback, lightning.Callback):
-        raise UserError(f"{key}: {name} is no callback: expected a subclass of lightning.Callback (not of pytorch_lightning's)")
+        raise UserError(f"{key}: {name} is not a callback: expected a subclass of lightning.Callback (not pytorch_lightning.Callback)")
     kind = _not_plain(callback.state_dict())
     if kind is not None:
         raise UserError(
-            f"{key}: the state of {name} holds a {kind}, which a resumed run could not read: expected tensors, numbers, text, lists, dicts"
+            f"{key}: the state of {name} contains a {kind}, which a resumed run cannot load: expected tensors, numbers, text, lists, dicts"
         )
 
 
 def _not_plain(value: Any) -> str | None:
-    """The first type in a callback's state that reading a checkpoint refuses."""
+    """Return the first type in a callback's state that checkpoints must not contain, or None."""
     if isinstance(value, Tensor) or value is None or type(value) in (bool, int, float, complex, str, bytes):
         return None
     if type(value) in (list, tuple, set):
@@ -255,7 +255,7 @@ def _not_plain(value: Any) -> str | None:
 
 
 def _name(value: Any) -> str:
-    """The full name of a class, or of the class of an object."""
+    """Return the qualified name of a class, or of the class of an object."""
     kind = getattr(value, "func", value)
     kind = kind if inspect.isclass(kind) or inspect.isfunction(kind) else type(kind)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -50,12 +50,12 @@ def test_a_plain_module_needs_no_more_than_scale_and_channels():
         ({"test_padding": "mirror"}, "test_padding=mirror: expected flip_always or reflect_min"),
         (
             {"groups": nn.ModuleList([nn.Identity()])},
-            "groups is a ModuleList: expected a dict from the names of its groups to their modules",
+            "groups is a ModuleList: expected a dict that maps group names to modules",
         ),
-        ({"groups": {"a": 1}}, "groups is a dict: expected a dict from the names of its groups to their modules"),
+        ({"groups": {"a": 1}}, "groups is a dict: expected a dict that maps group names to modules"),
         (
             {"groups": {"a": nn.Identity()}, "group_channels": 3},
-            "group_channels=3: expected a dict from the names of its groups to their channels",
+            "group_channels=3: expected a dict that maps group names to channels",
         ),
     ],
 )
@@ -69,10 +69,9 @@ def test_what_is_missing_is_named():
     with pytest.raises(UserError) as caught:
         require_network(nn.Conv2d(3, 3, 3), "mypkg.Net")
     assert str(caught.value) == (
-        "mypkg.Net is no network: it has no scale; set them as attributes, or name the class by "
-        "model=external model.network._target_=mypkg.Net"
+        "mypkg.Net is not a network: it has no scale; set them as attributes, or use model=external model.network._target_=mypkg.Net"
     )
-    with pytest.raises(UserError, match=r"^mypkg\.Net is no network: expected a torch\.nn\.Module, found a int$"):
+    with pytest.raises(UserError, match=r"^mypkg\.Net is not a network: expected a torch\.nn\.Module, found int$"):
         require_network(3, "mypkg.Net")
 
 
@@ -83,7 +82,7 @@ def test_what_is_missing_is_named():
         (with_attributes(conv=nn.Conv2d(1, 3, 3, padding=1)), r"8x8 pixels it fails \(RuntimeError: .*\)$"),
         (
             with_attributes(conv=nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 1), nn.PixelShuffle(2))),
-            r"9x10 pixels it fails \(.*\); a network takes any size, model=external pads to model\.size_multiple$",
+            r"9x10 pixels it fails \(.*\); a network must accept any size, and model=external pads to model\.size_multiple$",
         ),
         (with_attributes(forward=lambda lq: [lq]), r"it returns a list: expected one tensor"),
         (with_attributes(forward=lambda lq: lq.int()), r"it returns torch\.int32: expected floating point values"),
@@ -171,7 +170,7 @@ def test_scale_and_multiple_come_from_spandrel(target):
     assert network(lq).shape == (2, 3, 13 * scale, 10 * scale)
     torch.testing.assert_close(lq, kept, rtol=0, atol=0)
     wrong = 4 if scale == 2 else 2
-    with pytest.raises(UserError, match=rf"model\.scale={wrong}: this {target.rpartition('.')[2]} enlarges by {scale}; give it other arg"):
+    with pytest.raises(UserError, match=rf"model\.scale={wrong}: this {target.rpartition('.')[2]} upscales by {scale}; change its arg"):
         external(target, wrong, **arguments)
 
 

@@ -14,7 +14,7 @@ from parity import (
 from spandrel.architectures.SwinIR import SwinIR as OfficialSwinIR
 
 from irformer.models import SwinIR
-from irformer.models.windows import tokens_apart
+from irformer.models.windows import shifted_window_masks
 
 TINY = {"embed_dim": 12, "depths": (2, 2), "num_heads": (2, 2), "upsampler": "pixelshuffledirect"}
 
@@ -107,7 +107,7 @@ def test_a_batch_gives_what_its_images_give_alone():
 
 def test_tokens_that_came_around_attend_within_their_own():
     """Windows of 2 shifted by 1: at the right the columns part, at the bottom the rows, and in the corner every token stands alone."""
-    right, bottom, corner = tokens_apart(2, 1)
+    right, bottom, corner = shifted_window_masks(2, 1)
     assert (~right).equal(torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], dtype=torch.bool))
     assert (~bottom).equal(torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool))
     assert (~corner).equal(torch.eye(4, dtype=torch.bool))

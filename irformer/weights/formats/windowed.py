@@ -8,7 +8,7 @@ from torch import Tensor
 
 from irformer.errors import UserError
 from irformer.models.frame import WindowTransformer
-from irformer.models.windows import SwinBlock, relative_positions, tokens_apart
+from irformer.models.windows import SwinBlock, relative_positions, shifted_window_masks
 from irformer.weights.formats.sizes import ModelConfig, Weights, norm
 
 # The patch sizes (`img_size`) for which the official test scripts build SwinIR, and the BasicSR configurations DRCT. Networks without an
@@ -101,7 +101,7 @@ def patch_size(network: WindowTransformer, chosen: int | None) -> int:
 
 def official_mask(windows: int, window: int) -> Tensor:
     """Return the mask that official code saves for a square image of windows x windows windows: [windows^2, n, n], 0 or -100."""
-    right, bottom, corner = torch.zeros(3, window**2, window**2).masked_fill(tokens_apart(window, window // 2), -100.0)
+    right, bottom, corner = torch.zeros(3, window**2, window**2).masked_fill(shifted_window_masks(window, window // 2), -100.0)
     mask = torch.zeros(windows, windows, window**2, window**2)
     mask[:-1, -1], mask[-1, :-1], mask[-1, -1] = right, bottom, corner
     return mask.flatten(0, 1)

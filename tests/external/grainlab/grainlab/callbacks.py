@@ -1,4 +1,4 @@
-"""A callback: counts the patches that the network has seen, through all resumptions of a run."""
+"""A callback: counts the training patches of a run, also when it is resumed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import lightning
 
 
 class Patches(lightning.Callback):
-    """Logs `train/patches`. Its state is plain data, since it is saved with the checkpoint and read without running code."""
+    """Logs `train/patches`. Its state is plain data: checkpoints contain it, and are loaded without running code."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -14,14 +14,14 @@ class Patches(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch."""
+        """Count and log the patches of a batch."""
         self.seen += len(batch["lq"]) * trainer.world_size
         pl_module.log("train/patches", float(self.seen))
 
     def state_dict(self) -> dict[str, Any]:
-        """The count."""
+        """Return the count."""
         return {"seen": self.seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume counting."""
+        """Restore the count."""
         self.seen = state_dict["seen"]

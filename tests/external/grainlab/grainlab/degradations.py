@@ -1,4 +1,4 @@
-"""A degradation: film grain, noise that is strongest in the middle tones and the same in all colours."""
+"""A degradation: film grain, noise that is strongest in the middle tones and the same in all channels."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 class FilmGrain:
-    """Gaussian noise of one channel, multiplied by 4 v (1 - v), where v is the mean of a pixel's channels.
+    """Single-channel Gaussian noise, multiplied by 4 v (1 - v), where v is the mean of a pixel's channels.
 
-    It degrades training batches on the device (`degrade_batch`), and test images always to the same bytes (`test`).
+    It degrades training batches on the device (`degrade_batch`), and test images deterministically (`test`).
 
     Args:
         strength: standard deviation at middle gray, in gray levels of 255.
@@ -23,14 +23,14 @@ class FilmGrain:
         self.strength = strength
 
     def test(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[H, W, C], uint8, to float32 in units of [0, 1]."""
+        """Degrade [H, W, C], uint8; returns float32 in [0, 1], not clamped."""
         clean = image.astype(np.float32) / 255
         tone = clean.mean(-1, keepdims=True)
         noise = np.random.RandomState(0).normal(0, self.strength / 255, tone.shape)
         return (clean + noise * 4 * tone * (1 - tone)).astype(np.float32)
 
     def degrade_batch(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
-        """[B, C, H, W] in units of [0, 1]; the grain of each sample follows from its seed alone."""
+        """Degrade [B, C, H, W] in [0, 1]; the grain of each sample depends only on its seed."""
         tone = clean.mean(1, keepdim=True)
         generator = torch.Generator(clean.device)
         grain = [torch.randn(tone.shape[1:], generator=generator.manual_seed(seed), device=clean.device) for seed in seeds]

@@ -1,4 +1,4 @@
-"""A loss: L1 of the images and of their gradients."""
+"""A loss: L1 of images and of their gradients."""
 
 from typing import Annotated
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Edges(nn.Module):
-    """L1, and the L1 of the differences between neighbouring pixels.
+    """L1 of the images plus weighted L1 of the differences between neighboring pixels.
 
     Args:
-        weight: of the differences.
+        weight: weight of the differences.
     """
 
     def __init__(self, weight: Annotated[float, Ge(0)] = 0.5) -> None:
@@ -18,6 +18,6 @@ class Edges(nn.Module):
         self.weight = weight
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        """A scalar."""
+        """Return the loss, a scalar."""
         error = restored - clean
         return error.abs().mean() + self.weight * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())

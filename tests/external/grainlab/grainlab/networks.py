@@ -1,4 +1,4 @@
-"""A backbone: residual blocks of convolutions, with any norm of irformer or of this package."""
+"""A backbone: convolutional residual blocks, with any norm of irformer or of this package."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from irformer.norms import NormScheme, residual
 
 
 class Block(nn.Module):
-    """A residual block: a norm, and two convolutions.
+    """A residual block: a norm and two convolutions.
 
     Args:
         dim: number of channels C.
@@ -27,9 +27,9 @@ class Block(nn.Module):
 
 
 class GrainNet(nn.Module):
-    """A convolution, residual blocks, and a convolution, whose output is added to the input. It keeps the size of an image.
+    """Residual blocks between two convolutions, with a global residual connection. The output has the size of the input.
 
-    `scale` and `in_channels` are all that irformer requires. `groups` lets the probe see each block; without it, there is no figure of the
+    irformer requires only `scale` and `in_channels`. `groups` lets the probe record each block; without it, there is no figure of the
     training dynamics.
 
     Args:
@@ -56,7 +56,7 @@ class GrainNet(nn.Module):
 
     @property
     def groups(self) -> dict[str, nn.Module]:
-        """The blocks by name, in the order of depth."""
+        """Blocks by name, in order of depth."""
         return {f"body.{i}": block for i, block in enumerate(self.body)}
 
     def forward(self, lq: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A norm: RMSNorm over a whole image, whose scale restores the features' magnitude behind the branch."""
+"""A norm: RMSNorm over a whole image, whose scale restores the magnitude of the features after the branch."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ class ImageRMS(nn.Module):
     Args:
         dim: number of channels C.
         eps: added to the mean square.
-        channels_first: features are [B, C, H, W] in place of [B, ..., C].
+        channels_first: features are [B, C, H, W] instead of [B, ..., C].
     """
 
     def __init__(self, dim: int, eps: Annotated[float, Gt(0)] = 1e-5, channels_first: bool = False) -> None:
@@ -22,6 +22,6 @@ class ImageRMS(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim, *[1, 1] if channels_first else []))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalize an image; returns (y, rms), y of x's shape."""
+        """Normalize features; returns (y, rms), where y has the shape of x."""
         rms = (x.float().square().mean(dim=list(range(1, x.dim())), keepdim=True) + self.eps).sqrt()
         return (x / rms * self.weight).to(x.dtype), rms

@@ -9,12 +9,12 @@ from torch.optim import Optimizer
 
 
 class Lion(Optimizer):
-    """Lion (Chen et al., arXiv 2302.06675): steps of the sign of an average of the gradients.
+    """Lion (Chen et al., arXiv 2302.06675): updates by the sign of the gradients' momentum.
 
     Args:
-        params: the parameters.
+        params: parameters to optimize.
         lr: learning rate.
-        betas: weights of the old average, in the step and in the average.
+        betas: weights of the previous average, in the update and in the new average.
     """
 
     def __init__(self, params: Iterable[Any], lr: Annotated[float, Gt(0)] = 1e-4, betas: tuple[float, float] = (0.9, 0.99)) -> None:
@@ -22,7 +22,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step."""
+        """Perform one optimization step."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -37,11 +37,11 @@ class Lion(Optimizer):
 
 
 class Trapezoid:
-    """The full learning rate, after a linear rise and before a linear fall to 0.
+    """A constant learning rate with linear warmup and linear decay to 0.
 
     Args:
-        steps: of the run.
-        ends: steps of the rise and of the fall.
+        steps: total number of steps.
+        ends: number of steps of the warmup and of the decay.
     """
 
     def __init__(self, steps: Annotated[int, Ge(1)], ends: Annotated[int, Ge(0)] = 1000) -> None:
@@ -49,5 +49,5 @@ class Trapezoid:
         self.ends = ends
 
     def __call__(self, step: int) -> float:
-        """The factor of step 0, 1, ..."""
+        """Return the factor at step 0, 1, ..."""
         return max(0.0, min(1.0, (step + 1) / (self.ends + 1), (self.steps - step) / (self.ends + 1)))
