@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irformer.core.version import __version__
+
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "list_norms", "load_network"]
+__all__ = ["__version__", "create_model", "list_models", "list_norms", "load_network"]
 
 
 def create_model(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from irformer.errors import UserError
 
-_PACKAGE = Path(__file__).parent.parent
-_PACKAGED = _PACKAGE / "configs"
+PACKAGE = Path(__file__).parent.parent
+_PACKAGED = PACKAGE / "configs"
 # In a clone, the configurations are at the top level, where users edit them; an installed package contains a copy.
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "configs"
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else PACKAGE.parent / "configs"
 
 ENTRY_POINTS = "irformer.configs"
 

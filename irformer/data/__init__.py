@@ -1,1 +1,1 @@
-"""Images on disk, training samples, test sets, the catalog of public sets, and the LightningDataModule over them."""
+"""What training and evaluation read: sources of images, samples, packed stores and test sets."""

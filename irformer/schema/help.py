@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from irformer import __version__
+from irformer.core.version import __version__
 from irformer.schema.keys import key_of
 from irformer.schema.reference import words
 from irformer.schema.roles import described

@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import irformer
 from irformer.core.files import write_atomically
-from irformer.core.folders import CONFIGS
+from irformer.core.folders import CONFIGS, PACKAGE
+from irformer.core.version import __version__
 
 PROVENANCE = Path("provenance.json")
 
@@ -58,8 +58,8 @@ def start_entry(argv: Sequence[str], step: int, devices: Sequence[str]) -> dict[
         "platform": platform.platform(),
         "devices": list(devices),
         "python": platform.python_version(),
-        "irformer": irformer.__version__,
-        "code": git_state([Path(irformer.__file__).parent, CONFIGS]),
+        "irformer": __version__,
+        "code": git_state([PACKAGE, CONFIGS]),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 
