@@ -45,7 +45,7 @@ def test_the_table_and_the_wanted_numbers(small, monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_looked_at_in_all_processes(small, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["speed.py", "memory", "--batches", "20", "--workers", "2"])
+    monkeypatch.setattr(sys, "argv", ["speed.py", "data-memory", "--batches", "20", "--workers", "2"])
     speed()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" batches")[0].split()[-1] for line in lines if "MiB in 3 processes" in line] == [str(n) for n in range(2, 21, 2)]

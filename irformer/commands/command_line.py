@@ -99,15 +99,51 @@ def reproduce() -> argparse.ArgumentParser:
 
 def speed() -> argparse.ArgumentParser:
     """Return the parser of speed.py."""
-    parser = argparse.ArgumentParser(description="Measure the speed of irformer on this machine.")
+    parser = argparse.ArgumentParser(
+        description="Measure the speed of irformer on this machine, against the official networks with the same weights (from spandrel) "
+        "and against what the machine can do. Alternatives take turns in one process; times are medians."
+    )
+    measured = argparse.ArgumentParser(add_help=False)
+    measured.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
+    measured.add_argument("--out", type=Path, metavar="FOLDER", help="write speed.md, speed.json and figures to this folder")
+    measured.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
+    measured.add_argument("--threads", type=_positive, help="threads of PyTorch's operators (default: PyTorch's own choice)")
+    measured.add_argument("--rounds", type=_positive, help="measurements of each alternative (default 10, 3 with --quick)")
+    measured.add_argument("--quick", action="store_true", help="smaller sizes and 3 rounds: to see that everything works, not to cite")
+    measured.add_argument("--no-profile", action="store_true", help="do not list the operators that take the time")
+    compared = argparse.ArgumentParser(add_help=False)
+    compared.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln; norm: all)")
+    compared.add_argument("--compile", action="store_true", help="measure irformer's networks compiled as well; compiling takes minutes")
+    networks = argparse.ArgumentParser(add_help=False, parents=[compared])
+    networks.add_argument("--models", nargs="+", metavar="NAME", help="only these models")
+    networks.add_argument(
+        "--precision", nargs="+", choices=("fp32", "bf16"), help="bf16 means autocast (default: fp32 on the CPU, both on a GPU)"
+    )
+    networks.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
     what = parser.add_subparsers(dest="what", required=True)
-    data = what.add_parser("data", help="training samples per second on one core: packed store, sub-image files, whole image files")
-    data.add_argument("--seconds", type=float, default=3.0, help="CPU time of each measurement in seconds (default 3)")
-    memory = what.add_parser("memory", help="memory of all processes while reading many batches")
+
+    train = what.add_parser("train", parents=[networks, measured], help="one training step: forward, loss, backward, optimizer")
+    train.add_argument("--batch", type=_positive, help="patches in a batch (default: depends on the model)")
+    train.add_argument("--patch", type=_positive, help="patch size in pixels (default: depends on the model)")
+    infer = what.add_parser("infer", parents=[networks, measured], help="restoring one image")
+    infer.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: depends on the model)")
+    what.add_parser("norm", parents=[compared, measured], help="norms by themselves against F.layer_norm, and i-LN against ln in a network")
+    data = what.add_parser(
+        "data", parents=[measured], help="training samples per second on one core: packed store, sub-image files, whole image files"
+    )
+    data.add_argument("--seconds", type=float, help="CPU time of each measurement in seconds (default 3, 0.5 with --quick)")
+    memory = what.add_parser("data-memory", help="memory of all processes while reading many batches")
     memory.add_argument("--batches", type=int, default=20_000, help="batches of 16 samples (default 20,000)")
     memory.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     memory.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a positive number")
+    return number
 
 
 def protocols() -> argparse.ArgumentParser:

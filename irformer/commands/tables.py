@@ -3,7 +3,6 @@
 Every cell is read from a configuration file or a docstring, or measured on the object that the configuration builds.
 """
 
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -12,8 +11,6 @@ from typing import Any
 import hydra
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from irformer.commands import command_line
 from irformer.config.compose import compose, instantiate, model_config, norm_config
@@ -22,6 +19,7 @@ from irformer.core.folders import CONFIGS
 from irformer.datasets.origins import ORIGINS
 from irformer.norms import NormScheme
 from irformer.schema.reference import read_yaml, words
+from irformer.speed.floors import count_flops
 from irformer.tasks.degradations import Downscale, FromFiles, GaussianNoise, Jpeg
 from irformer.tasks.task import Task
 
@@ -142,26 +140,6 @@ def _model_row(name: str, known_flops: str | None) -> list[str]:
         f"`{network.test_padding}`",
         _source(type(network)),
     ]
-
-
-def count_flops(network: nn.Module, height: int, width: int) -> int:
-    """Count the floating-point operations of one forward pass on an RGB image, two for each multiply-add.
-
-    Args:
-        network: a network whose cost is linear in the number of tiles of `size_multiple`.
-        height: height of the input in pixels, before padding to the network's multiple.
-        width: width of the input in pixels, before padding.
-    """
-    tile: Any = network.size_multiple
-    one, two = _counted(network, tile, tile), _counted(network, tile, 2 * tile)
-    return one + (math.ceil(height / tile) * math.ceil(width / tile) - 1) * (two - one)
-
-
-def _counted(network: nn.Module, height: int, width: int) -> int:
-    # The counter does not support the fused CPU attention kernel; the math kernel consists of matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, height, width))
-    return counter.get_total_flops()
 
 
 def _source(kind: type) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,16 @@ from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.imaging.images import write_image
 from irformer.imaging.resize import imresize
+from irformer.reporting.tables import Cell, Number, ResultTable
+from irformer.speed.speed_report import Section
 from irformer.tasks.task import Task
 
 HEIGHT, WIDTH = 1356, 2040  # size of most images of DIV2K
 IMAGES = 4
 SUB_IMAGE, SUB_STEP = 480, 240  # BasicSR's preparation of DIV2K
 HQ_PATCH = 128
+# Targets for the packed store on one core: pairs per second with stored LR, speedup over files, and JPEG samples per second.
+_TARGET_PAIRS, _TARGET_OVER_SUB_IMAGES, _TARGET_OVER_FILES, _TARGET_JPEG = 3000, 20, 200, 1000
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,29 @@ def photograph(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return image.round().clip(0, 255).astype(np.uint8)
 
 
-def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float, on_rate: Callable[[Rate], None]) -> None:
+def data_section(rates: Sequence[Rate]) -> Section:
+    """Return the table and the verdicts of `data_rates`."""
+    store, sub_images, files, *_ = rates
+    rows: list[list[Cell]] = []
+    for rate in rates:
+        same_work = rate.task == store.task and rate.lq != "made on the fly" and rate is not store
+        speedup = f"{store.per_second / rate.per_second:,.0f}x" if same_work else None
+        rows.append([rate.source, rate.task, rate.lq, f"{rate.per_second:,.0f}", Number(1000 / rate.per_second, 3), speedup])
+    checks = [
+        ("pairs per second from the store", store.per_second, _TARGET_PAIRS),
+        ("speedup over sub-image files", store.per_second / sub_images.per_second, _TARGET_OVER_SUB_IMAGES),
+        ("speedup over whole files", store.per_second / files.per_second, _TARGET_OVER_FILES),
+        *((f"{rate.task} samples per second", rate.per_second, _TARGET_JPEG) for rate in rates if rate.task.startswith("jpeg")),
+    ]
+    lines = [
+        f"{name}: {found:,.0f}, target {target:,}: {'reached' if found >= target else 'NOT REACHED'}" for name, found, target in checks
+    ]
+    header = ["source", "task", "LQ", "per second", "ms each", "speedup of the store"]
+    title = f"Training samples (HQ {HQ_PATCH}x{HQ_PATCH}) per second of one core's CPU time"
+    return Section("data", "Reading training data", [ResultTable(title, header, rows)], lines, rates)
+
+
+def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float) -> list[Rate]:
     """Measure the throughput of one core.
 
     Args:
@@ -100,8 +126,11 @@ def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float,
         sr: super-resolution x2.
         others: other tasks, measured from the packed store.
         seconds: minimum CPU time per measurement.
-        on_rate: called with each result, first that of the store with LR.
+
+    Returns:
+        The rates: of the packed store with LR, of sub-images and of whole files, then those with LQ made on the fly.
     """
+    rates = []
     with _one_core():
         for source, lq, images in (
             ("packed store", "packed", data.packed(2, lq=True)),
@@ -110,10 +139,11 @@ def data_rates(data: SyntheticSet, sr: Task, others: list[Task], seconds: float,
             ("packed store", "made on the fly", data.packed(2, lq=False)),
         ):
             samples = TrainingSamples(images, sr, Stages.constant(HQ_PATCH // 2, 16), seed=0)
-            on_rate(Rate(source, sr.name, lq, _per_second(samples, seconds)))
+            rates.append(Rate(source, sr.name, lq, _per_second(samples, seconds)))
         for task in others:
             samples = TrainingSamples(data.packed(task.scale, lq=False), task, Stages.constant(HQ_PATCH // task.scale, 16), seed=0)
-            on_rate(Rate("packed store", task.name, "made on the fly", _per_second(samples, seconds)))
+            rates.append(Rate("packed store", task.name, "made on the fly", _per_second(samples, seconds)))
+    return rates
 
 
 def _per_second(samples: TrainingSamples, seconds: float) -> float:
@@ -157,7 +187,7 @@ def memory_over_batches(
         UserError: the operating system is not Linux, so /proc is not available.
     """
     if not Path("/proc/self/status").is_file():
-        raise UserError("speed.py memory reads /proc, which only Linux provides")
+        raise UserError("speed.py data-memory reads /proc, which only Linux provides")
     loader = DataLoader(
         TrainingSamples(images, sr, Stages.constant(HQ_PATCH // 2, 16), seed=0),
         batch_sampler=GlobalBatches(Stages.constant(HQ_PATCH // 2, 16), batches),

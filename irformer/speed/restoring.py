@@ -1,0 +1,76 @@
+"""Restoring images: irformer's networks and the official ones with the same weights, without padding or tiles around them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from irformer.speed.comparison import DTYPES, Comparison, RateCache, Setting, compare, settings
+from irformer.speed.floors import forward_cost
+from irformer.speed.peers import OFFICIAL, networks_to_compare
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """An image to restore.
+
+    Args:
+        model: name of the model.
+        scale: upscaling factor; None uses the default of the network's class.
+        size: height and width of the input in pixels.
+    """
+
+    model: str
+    scale: int | None
+    size: int
+
+    @property
+    def title(self) -> str:
+        """The work in words."""
+        return f"restore {self.model}{f' x{self.scale}' if self.scale else ''}, {self.size}x{self.size}"
+
+
+CASES = (
+    Restoring("swinir_light", 2, 256),
+    Restoring("swinir_light", 2, 128),
+    Restoring("hat_mini", 2, 64),
+    Restoring("restormer", None, 128),
+)
+QUICK = (Restoring("swinir_light", 2, 64), Restoring("hat_mini", 2, 32))
+
+
+def compare_restoring(
+    case: Restoring, rates: RateCache, norms: Sequence[str], precisions: Sequence[str], compile: bool, rounds: int, profiled: bool = True
+) -> Comparison:
+    """Measure how long networks take to restore an image.
+
+    Args:
+        case: the image and the model.
+        rates: rates of the device.
+        norms: norms of irformer's networks.
+        precisions: `fp32`, `bf16`.
+        compile: whether irformer's networks are also compiled.
+        rounds: number of rounds.
+        profiled: whether to profile irformer's eager networks.
+
+    Raises:
+        UserError: the model or a norm is unknown.
+    """
+    networks, note = networks_to_compare(case.model, case.scale, norms)
+    cost = {name: forward_cost(networks[norms[0]], case.size, case.size, element_bytes=DTYPES[name].itemsize) for name in precisions}
+    device = rates.device
+    image = torch.rand(1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0)).to(device)
+    networks = {name: network.to(device) for name, network in networks.items()}
+    calls: dict[Setting, Callable[[], object]] = {}
+    for setting in settings(norms, precisions, OFFICIAL in networks, compile):
+        network = networks[setting.network]
+        calls[setting] = partial(_restore, torch.compile(network) if setting.compiled else network, image, setting)
+    return compare(case.title, calls, cost, rates, rounds, profiled, [note] if note else [])
+
+
+@torch.inference_mode()
+def _restore(network: Callable[[Tensor], Tensor], image: Tensor, setting: Setting) -> Tensor:
+    with setting.autocast(image.device):
+        return network(image)
