@@ -16,7 +16,7 @@ from irformer.config.compose import compose, instantiate, options
 from irformer.core.files import require_writable
 from irformer.reporting.page import readable_console
 from irformer.speed import norm_layers, restoring, training_step
-from irformer.speed.comparison import Comparison, RateCache, table
+from irformer.speed.alternatives import Comparison, RateCache, table
 from irformer.speed.machine import describe_machine
 from irformer.speed.pipeline import SyntheticSet, data_rates, data_section, memory_over_batches
 from irformer.speed.speed_report import Section, SpeedReport

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from irformer.config.compose import instantiate, norm_config
 from irformer.norms import NormScheme
 from irformer.reporting.tables import Cell, ResultTable
-from irformer.speed.comparison import milliseconds
+from irformer.speed.alternatives import milliseconds
 from irformer.speed.measure import Spread, Timing, interleaved, ratio
 
 REFERENCE = "F.layer_norm"

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from irformer.speed.comparison import DTYPES, Comparison, RateCache, Setting, compare, settings
+from irformer.speed.alternatives import DTYPES, Comparison, RateCache, Setting, compare, settings
 from irformer.speed.floors import forward_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from irformer.config.compose import compose
-from irformer.speed.comparison import DTYPES, Comparison, RateCache, Setting, compare, settings
+from irformer.speed.alternatives import DTYPES, Comparison, RateCache, Setting, compare, settings
 from irformer.speed.floors import forward_cost, step_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
 from irformer.training.recipe import build_optimizer
