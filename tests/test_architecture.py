@@ -142,7 +142,6 @@ def test_few_modules_stand_outside_of_a_room() -> None:
         "__main__",
         "entry",
         "errors",
-        "norms",
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import irformer.norms
+import irformer.norms.layers
 from irformer.norms import (
     ILN,
     Affine,
@@ -322,4 +322,4 @@ def test_unknown_ends_are_refused():
 
 
 def test_docstring_examples_run():
-    assert doctest.testmod(irformer.norms).failed == 0
+    assert doctest.testmod(irformer.norms.layers).failed == 0

@@ -1,5 +1,6 @@
 """The framework that SwinIR, HAT and DRCT share: everything except their groups of blocks."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -109,7 +110,8 @@ class WindowTransformer(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
         H, W = lq.shape[2:]
-        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        # In this memory format the convolutions give features that are contiguous as [B, H, W, C], so nothing below copies them.
+        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple)).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(pixels)
         deep = self.conv_after_body(to_channels_first(self._body(to_channels_last(shallow)))) + shallow
         out = self._upsample(deep)

@@ -12,6 +12,7 @@ from annotated_types import Interval
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from irformer.models.attention import attend
 from irformer.models.blocks import (
     Blocks,
     Channels,
@@ -212,12 +213,10 @@ class OverlappingCrossAttention(nn.Module):
         _, H, W, C = y.shape
         n, m, d = self.window**2, self.overlap_window**2, C // self.heads
         q, kv = self.qkv(y).split([C, 2 * C], dim=-1)
-        q = partition_windows(q, self.window).view(-1, n, self.heads, d).transpose(1, 2)
-        kv = overlapping_windows(kv, self.window, self.overlap_window)
-        k, v = kv.view(-1, m, 2, self.heads, d).permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.proj(merge_windows(attended.transpose(1, 2).reshape(-1, n, C), self.window, H, W))
+        q = partition_windows(q, self.window).view(-1, n, self.heads, d)
+        k, v = overlapping_windows(kv, self.window, self.overlap_window).view(-1, m, 2, self.heads, d).unbind(2)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        return self.proj(merge_windows(attend(q, k, v, bias).reshape(-1, n, C), self.window, H, W))
 
 
 class HybridBlocks(nn.Module):

@@ -1,10 +1,10 @@
 """Window attention, and the Swin block that SwinIR, HAT and DRCT share."""
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
+from irformer.models.attention import Borders, attend
 from irformer.norms import NormScheme, residual
 
 
@@ -77,23 +77,10 @@ class WindowAttention(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Attend within each window: [B, rows, columns, n, C] with n = window^2 to the same shape."""
         B, rows, columns, n, C = windows.shape
-        qkv = self.qkv(windows).view(B, rows, columns, n, 3, self.heads, C // self.heads).permute(4, 0, 1, 2, 5, 3, 6)
+        q, k, v = self.qkv(windows).view(B * rows * columns, n, 3, self.heads, C // self.heads).unbind(2)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        if self.shift == 0:
-            return self.proj(_attend(qkv, bias))
-        # Only border windows have a mask, which is added to their bias: masks for all windows of a large image would take gigabytes.
-        at_right, at_bottom, in_corner = (bias.masked_fill(mask, -100.0) for mask in self.masks)
-        upper = torch.cat([_attend(qkv[:, :, :-1, :-1], bias), _attend(qkv[:, :, :-1, -1:], at_right)], 2)
-        lowest = torch.cat([_attend(qkv[:, :, -1:, :-1], at_bottom), _attend(qkv[:, :, -1:, -1:], in_corner)], 2)
-        return self.proj(torch.cat([upper, lowest], 1))
-
-
-def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """Attend with the same bias [heads, n, n] in all windows: [3, B, rows, columns, heads, n, d] to [B, rows, columns, n, heads * d]."""
-    _, B, rows, columns, heads, n, d = qkv.shape
-    q, k, v = qkv.flatten(1, 3).unbind(0)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).to(q.dtype))
-    return attended.transpose(1, 2).reshape(B, rows, columns, n, heads * d)
+        attended = attend(q, k, v, bias, Borders(rows, columns, self.masks) if self.shift > 0 else None)
+        return self.proj(attended.reshape(windows.shape))
 
 
 def mlp(dim: int, ratio: float) -> nn.Module:

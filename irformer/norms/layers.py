@@ -1,21 +1,14 @@
-"""Normalization layers with one interface: each returns the input of a residual branch and a scale for its output.
-
-    y, scale = norm(x)            x: [B, ..., C], or [B, C, *spatial] with channels_first
-    x = x + scale * branch(y)     scale None means 1
-
-The scale is returned and never stored on the module, so a network can be deep-copied, checkpointed, compiled and called re-entrantly at
-any time. Statistics are computed in float32 (float64 for float64 input) regardless of the features' dtype, and gradients flow through
-them.
-"""
+"""The normalization layers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
+
+from irformer.norms.moments import apply_moments, moments, normalize, widened
 
 NormOutput = tuple[Tensor, Tensor | None]
 NormFactory = Callable[..., nn.Module]
@@ -26,6 +19,7 @@ class _PerChannel(nn.Module):
     """A learned per-channel weight and bias [C], the base class of most norms here."""
 
     bias: nn.Parameter | None
+    eps: float
 
     def __init__(self, dim: int, channels_first: bool, bias: bool = True) -> None:
         super().__init__()
@@ -34,26 +28,23 @@ class _PerChannel(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(dim)) if bias else None)
 
     def _affine(self, x: Tensor) -> Tensor:
-        x = x * self._along(self.weight, x)
-        return x if self.bias is None else x + self._along(self.bias, x)
+        assert self.bias is not None
+        return torch.addcmul(self._along(self.bias, x), x, self._along(self.weight, x))
+
+    def _normalize(self, x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+        """Return (x - mean) / deviation * weight + bias with the moments of x over some axes, and the deviation."""
+        assert self.bias is not None
+        return normalize(x, self._along(self.weight, x), self._along(self.bias, x), self.eps, axes)
 
     def _along(self, vector: Tensor, x: Tensor) -> Tensor:
         """Reshape a vector [C] so that it broadcasts over x."""
         return vector.view(-1, *[1] * (x.dim() - 2)) if self.channels_first else vector
 
-    def _channel_axis(self) -> list[int]:
-        return [1 if self.channels_first else -1]
+    def _channel_axis(self, x: Tensor) -> list[int]:
+        return [1 if self.channels_first else x.dim() - 1]
 
     def _token_axes(self, x: Tensor) -> list[int]:
         return list(range(2, x.dim()) if self.channels_first else range(1, x.dim() - 1))
-
-
-def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x in at least float32, and its variance and mean over the axes, which are kept with size 1."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    # var_mean sums pairwise. E[x^2] - mu^2 or a single running sum loses precision over the 1e7 values of a large image.
-    variance, mean = torch.var_mean(wide, dim=axes, correction=0, keepdim=True)
-    return wide, variance, mean
 
 
 class LayerNorm(_PerChannel):
@@ -97,8 +88,8 @@ class BiasFreeLayerNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Divide each token by its standard deviation; return (y, None), where y has the shape and dtype of x."""
-        wide, variance, _ = _moments(x, self._channel_axis())
-        return self._affine(wide / torch.sqrt(variance + self.eps)).to(x.dtype), None
+        variance = moments(x, self._channel_axis(x)).variance
+        return (widened(x) * (self._along(self.weight, x) / torch.sqrt(variance + self.eps))).to(x.dtype), None
 
 
 class RMSNorm(_PerChannel):
@@ -118,9 +109,9 @@ class RMSNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Divide each token by its root mean square; return (y, None), where y has the shape and dtype of x."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean_square = wide.square().mean(self._channel_axis(), keepdim=True)
-        return self._affine(wide / torch.sqrt(mean_square + self.eps)).to(x.dtype), None
+        wide = widened(x)
+        mean_square = wide.square().mean(self._channel_axis(x), keepdim=True)
+        return (wide * (self._along(self.weight, x) / torch.sqrt(mean_square + self.eps))).to(x.dtype), None
 
 
 class ILN(_PerChannel):
@@ -150,9 +141,7 @@ class ILN(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each image; return y, with the shape and dtype of x, and sigma [B, 1, ..., 1] in at least float32."""
-        wide, variance, mean = _moments(x, list(range(1, x.dim())))
-        sigma = torch.sqrt(variance + self.eps)
-        return self._affine((wide - mean) / sigma).to(x.dtype), sigma
+        return self._normalize(x, list(range(1, x.dim())))
 
 
 class ILNWithoutRescale(ILN):
@@ -182,7 +171,7 @@ class LayerNormRescale(LayerNorm):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each token; return y, with the shape of x, and the image's sigma [B, 1, ..., 1] in at least float32."""
-        _, variance, _ = _moments(x, list(range(1, x.dim())))
+        variance = moments(x, list(range(1, x.dim()))).variance
         return super().forward(x)[0], torch.sqrt(variance + self.image_eps)
 
 
@@ -203,8 +192,7 @@ class InstanceNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each channel of each image; return (y, None), where y has the shape and dtype of x."""
-        wide, variance, mean = _moments(x, self._token_axes(x))
-        return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
+        return self._normalize(x, self._token_axes(x))[0], None
 
 
 class BatchNorm(_PerChannel):
@@ -241,14 +229,16 @@ class BatchNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each channel; return (y, None), where y has the shape and dtype of x. Training updates the running statistics."""
+        axes = [0, *self._token_axes(x)]
+        if self.training:
+            batch = moments(x.detach(), axes)
+            self._track(batch.variance.flatten(), batch.mean.flatten(), x.numel() // batch.mean.numel())
         if self.training or not self.running:
-            wide, variance, mean = _moments(x, [0, *self._token_axes(x)])
-            if self.training:
-                self._track(variance.detach().flatten(), mean.detach().flatten(), x.numel() // mean.numel())
-        else:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            variance, mean = self._along(self.running_var, x), self._along(self.running_mean, x)
-        return self._affine((wide - mean) / torch.sqrt(variance + self.eps)).to(x.dtype), None
+            return self._normalize(x, axes)[0], None
+        assert self.bias is not None
+        deviation = torch.sqrt(self.running_var + self.eps)
+        vectors = (self._along(vector, x) for vector in (self.running_mean, deviation, self.weight, self.bias))
+        return apply_moments(x, *vectors), None
 
     def _track(self, variance: Tensor, mean: Tensor, count: int) -> None:
         """Update the running statistics; the tracked variance is the unbiased one, as in torch.nn.BatchNorm2d."""
@@ -343,67 +333,3 @@ class Affine(_PerChannel):
     def forward(self, x: Tensor) -> NormOutput:
         """Scale and shift each channel; return (y, None), where y has the shape of x."""
         return self._affine(x), None
-
-
-def residual(x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return x + scale * branch(y), where y, scale = norm(x): the residual update of every block, for any norm.
-
-    The multiplication is done in the scale's dtype (float32), and the sum keeps the dtype of x, so half-precision features stay
-    half-precision.
-    """
-    y, scale = norm(x)
-    update = branch(y)
-    if scale is not None:
-        update = (scale * update).to(x.dtype)
-    return x + update
-
-
-class Residual(nn.Module):
-    """The residual block x + scale * branch(y) with y, scale = norm(x), as a module for any norm and any branch.
-
-    Args:
-        norm: a module that returns (y, scale).
-        branch: a module that maps y to an update with the shape of x.
-    """
-
-    def __init__(self, norm: nn.Module, branch: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.branch = branch
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the updated features, with the shape and dtype of x."""
-        return residual(x, self.norm, self.branch)
-
-
-Ends = Literal["same", "ln", "affine", "none"]
-
-
-@dataclass(frozen=True)
-class NormScheme:
-    """How a network is normalized: the norm of its blocks, the norm at its ends, and whether its input is standardized.
-
-    The official i-LN networks differ from their LayerNorm baselines in all three; here each can be set separately.
-
-    Args:
-        name: the name that selects it (`norm=NAME`).
-        block: builds the norm of the residual blocks from (dim, channels_first=...).
-        ends: the norm after the patch embedding and before the last convolution of the body: `same` as in the blocks, `ln`,
-            `affine`, or `none`. With `same`, a learned scale (LayerScale, ReZero) is unused there and gets no gradient.
-        standardize_input: after subtracting the mean, divide the input by the RGB standard deviation of DIV2K, and multiply the
-            output by it, as official i-LN does (its `stdnorm`).
-    """
-
-    name: str
-    block: NormFactory
-    ends: Ends = "same"
-    standardize_input: bool = False
-
-    def __post_init__(self) -> None:
-        if self.ends not in get_args(Ends):
-            raise ValueError(f"norm.ends={self.ends}: expected same, ln, affine or none")
-
-    def end(self, dim: int, channels_first: bool = False) -> nn.Module:
-        """Build the norm for one of the network's ends. It is not part of a residual branch, so its scale is unused."""
-        factory: NormFactory = {"same": self.block, "ln": LayerNorm, "affine": Affine, "none": NoNorm}[self.ends]
-        return factory(dim, channels_first=channels_first)
