@@ -17,7 +17,8 @@ def entry(function: str, help_of: str = "", options_of: str = "") -> None:
 
     Args:
         function: `module:name` of the command.
-        help_of: `train` or `benchmark` if `--help` prints the keys of that configuration instead of Hydra's help page.
+        help_of: `train` or `benchmark` if Hydra composes that configuration: `--help` prints its keys instead of Hydra's help page, and
+            unknown keys are reported first.
         options_of: function in `irformer.commands.command_line` that returns the command's argument parser, if Hydra does not run it.
     """
     if help_of and {"-h", "--help"} & set(sys.argv[1:]):
@@ -25,13 +26,15 @@ def entry(function: str, help_of: str = "", options_of: str = "") -> None:
         return
     if options_of:  # handles --help and usage errors before the command imports torch
         pkgutil.resolve_name(f"irformer.commands.command_line:{options_of}")().parse_args()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # shells make background jobs ignore SIGINT
+    by_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # shells make background jobs ignore SIGINT
+    if by_default:
         # An exception during an import may be caught or printed by the module that is being imported. Exiting is safe: no file is open yet.
         signal.signal(signal.SIGINT, lambda _signum, _frame: os._exit(128 + signal.SIGINT))
-        command = pkgutil.resolve_name(function)
+    if help_of:  # a misspelled key does not wait for torch
+        pkgutil.resolve_name("irformer.commands.common:require_known_names")(help_of)
+    command = pkgutil.resolve_name(function)
+    if by_default:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    else:
-        command = pkgutil.resolve_name(function)
     try:
         command()
         sys.stdout.flush()

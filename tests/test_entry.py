@@ -75,6 +75,23 @@ def test_help_is_one_screen_of_the_keys_that_people_type(script, words, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("script", "word", "message"),
+    [
+        ("train.py", "modle=swinir_tiny", "unknown key modle; did you mean model?"),
+        ("train.py", "optim.lrr=1e-4", "unknown key optim.lrr; did you mean optim.lr?"),
+        ("train.py", "model=swinir_tyni", "model=swinir_tyni: unknown model; known: "),
+        ("scripts/benchmark.py", "chekpoint=bicubic", "unknown key chekpoint; did you mean checkpoint?"),
+    ],
+)
+def test_a_misspelled_word_does_not_wait_for_torch(script, word, message, tmp_path):
+    done = shell(shlex.join([sys.executable, "-X", "importtime", str(REPOSITORY / script), word]), tmp_path)
+    assert done.returncode == 1
+    assert f"error: {message}" in done.stderr
+    assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("script", ENTRIES)
 def test_every_script_is_an_installed_command(script):
     name = Path(script).stem

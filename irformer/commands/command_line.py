@@ -17,7 +17,7 @@ _RESTORED_NAMES = (
     "a.png.png and a.jpg.png."
 )
 
-# Lines around the generated table in docs/protocols.md.
+# Lines around the generated part of docs/protocols.md and docs/performance.md.
 START, END = "<!-- table -->", "<!-- end of table -->"
 
 
@@ -105,7 +105,9 @@ def speed() -> argparse.ArgumentParser:
     )
     measured = argparse.ArgumentParser(add_help=False)
     measured.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
-    measured.add_argument("--out", type=Path, metavar="FOLDER", help="write speed.md, speed.json and figures to this folder")
+    measured.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write speed.md, speed.json and figures to this folder (default for all: runs/speed)"
+    )
     measured.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     measured.add_argument("--threads", type=_positive, help="threads of PyTorch's operators (default: PyTorch's own choice)")
     measured.add_argument("--rounds", type=_positive, help="measurements of each alternative (default 10, 3 with --quick)")
@@ -122,20 +124,35 @@ def speed() -> argparse.ArgumentParser:
     networks.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
     what = parser.add_subparsers(dest="what", required=True)
 
+    everything = what.add_parser("all", parents=[measured], help="all of the following, written to one folder")
+    everything.add_argument("--compile", action="store_true", help="measure irformer's networks compiled as well; compiling takes minutes")
+    everything.add_argument(
+        "--page", type=Path, metavar="FILE", help=f"also write the results between the lines {START} and {END} of a page"
+    )
+    everything.set_defaults(norms=None, models=None, precision=None, scale=None, batch=None, patch=None, size=None, seconds=None)
     train = what.add_parser("train", parents=[networks, measured], help="one training step: forward, loss, backward, optimizer")
     train.add_argument("--batch", type=_positive, help="patches in a batch (default: depends on the model)")
     train.add_argument("--patch", type=_positive, help="patch size in pixels (default: depends on the model)")
     infer = what.add_parser("infer", parents=[networks, measured], help="restoring one image")
     infer.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: depends on the model)")
-    what.add_parser("norm", parents=[compared, measured], help="norms by themselves against F.layer_norm, and i-LN against ln in a network")
+    what.add_parser(
+        "norm", parents=[compared, measured], help="norms by themselves against F.layer_norm, and against each other in a network"
+    )
+    loop = what.add_parser("loop", parents=[measured], help="whole steps of the training loop at its defaults against bare steps")
+    loop.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), help="default: fp32 on the CPU, bf16 on a GPU")
+    memory = what.add_parser("memory", parents=[measured], help="peak memory of restoring an image, in a process for each network")
+    memory.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
+    memory.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512)")
+    what.add_parser("startup", parents=[measured], help="seconds from a command to its help, its error message or its first training step")
+    what.add_parser("scaling", parents=[measured], help="cost against image size, width, depth and batch, drawn in one figure")
     data = what.add_parser(
         "data", parents=[measured], help="training samples per second on one core: packed store, sub-image files, whole image files"
     )
     data.add_argument("--seconds", type=float, help="CPU time of each measurement in seconds (default 3, 0.5 with --quick)")
-    memory = what.add_parser("data-memory", help="memory of all processes while reading many batches")
-    memory.add_argument("--batches", type=int, default=20_000, help="batches of 16 samples (default 20,000)")
-    memory.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
-    memory.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
+    loader = what.add_parser("data-memory", help="memory of all processes while reading many batches")
+    loader.add_argument("--batches", type=int, default=20_000, help="batches of 16 samples (default 20,000)")
+    loader.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
+    loader.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
     return parser
 
 

@@ -1,4 +1,9 @@
-"""Code shared by the commands: running under Hydra, one-line error messages, logging setup, devices."""
+"""Code shared by the commands: running under Hydra, one-line error messages, logging setup, devices.
+
+Importing it loads no torch, so that a misspelled key is reported at once.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import logging
@@ -8,10 +13,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -28,8 +32,13 @@ from irformer.schema.check import check_config
 from irformer.schema.names import EXPECTED, is_folder_name
 from irformer.schema.phrases import show
 
+if TYPE_CHECKING:
+    import torch
+
 # Seconds after which a launcher has noticed that rank 0 exited and has terminated the other ranks.
 _OTHERS_WAIT = 10
+
+_UNKNOWN_KEY = "Could not override '"  # the start of Hydra's message
 
 # Hydra's launchers and sweepers in separate packages, and irformer's extras that install them.
 _PLUGINS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "optuna": "optuna"}
@@ -94,6 +103,29 @@ def command(function: Callable[[DictConfig], float | None], config: str) -> None
         sys.exit(130)
 
 
+def require_known_names(config: str) -> None:
+    """Report an unknown key or name on the command line before torch is imported, which takes seconds; then exit with status 1.
+
+    Everything else that Hydra refuses is reported by `command`, which also handles Hydra's own options.
+
+    Args:
+        config: `train` or `benchmark`.
+    """
+    words = sys.argv[1:]
+    if any(word.startswith("-") for word in words):
+        return
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        compose(config, words)
+    except MissingConfigException as error:
+        fail(explain(error, config))
+    except ConfigCompositionException as error:
+        if str(error).startswith(_UNKNOWN_KEY) or isinstance(error.__cause__, MissingConfigException):
+            fail(explain(error, config))
+    except (UserError, HydraException, OmegaConfBaseException):
+        pass
+
+
 def _config_dir() -> Path | None:
     """The folder that Hydra was given by `--config-dir`. A launcher's process has a command line of its own, but this configuration."""
     sources = HydraConfig.get().runtime.config_sources
@@ -155,7 +187,7 @@ def explain(error: Exception, config: str) -> str:
             key = str(cause).splitlines()[0].rpartition(" ")[2]
             return f"{key} is required: give {key}=VALUE"
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, ConfigCompositionException) and str(error).startswith("Could not override '"):
+    if isinstance(error, ConfigCompositionException) and str(error).startswith(_UNKNOWN_KEY):
         key = str(error).split("'")[1]
         if (CONFIGS / key).is_dir():  # a group that the defaults do not choose from
             return f"{key}: a group without a default; expected +{key}=NAME or +{key}=[NAME,NAME]"
@@ -169,6 +201,8 @@ def device(name: str) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
+    import torch
+
     if name == "auto":
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device("cuda" if torch.cuda.is_available() else mps)

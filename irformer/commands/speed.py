@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from irformer.commands import command_line
+from irformer.commands.command_line import END, START
 from irformer.commands.common import device, reporting_user_errors
 from irformer.config.compose import compose, instantiate, options
 from irformer.core.files import require_writable
+from irformer.errors import UserError
 from irformer.reporting.page import readable_console
-from irformer.speed import norm_layers, restoring, training_step
-from irformer.speed.comparison import Comparison, RateCache, table
+from irformer.speed import loop_overhead, norm_layers, peak_memory, restoring, scaling_curves, startup_times, training_step
+from irformer.speed.alternatives import Comparison, Options, RateCache, table
 from irformer.speed.machine import describe_machine
 from irformer.speed.pipeline import SyntheticSet, data_rates, data_section, memory_over_batches
 from irformer.speed.speed_report import Section, SpeedReport
@@ -24,22 +26,9 @@ from irformer.tasks.task import Task
 from irformer.training.precision import set_precision
 
 _ROUNDS, _QUICK_ROUNDS = 10, 3
-_QUICK_NOTE = "--quick: smaller sizes and fewer rounds, to see that everything works; do not cite these numbers."
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What the subcommands share: the device with its rates, the number of rounds, and whether sizes are small."""
-
-    rates: RateCache
-    rounds: int
-    quick: bool
-    profiled: bool
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """The precisions that are measured unless the command line names others."""
-        return ("fp32", "bf16") if self.rates.device.type == "cuda" else ("fp32",)
+_ALL = ("infer", "train", "norm", "loop", "memory", "data", "startup", "scaling")
+_ALL_FOLDER = Path("runs/speed")
+_QUICK_NOTE = "--quick: smaller sizes, fewer networks and fewer rounds, to see that everything works; do not cite these numbers."
 
 
 def speed() -> None:
@@ -48,31 +37,73 @@ def speed() -> None:
     with reporting_user_errors():
         if arguments.what == "data-memory":
             _data_memory(arguments)
-            return
-        for folder in {arguments.out, arguments.json and arguments.json.parent} - {None}:
-            require_writable(folder)  # before minutes of measurements
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        set_precision("fp32", "auto")  # without TensorFloat-32, for all networks
-        rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
-        context = _Context(RateCache(device(arguments.device)), rounds, arguments.quick, not arguments.no_profile)
-        _finish(SpeedReport(describe_machine(context.rates.device), [_SECTIONS[arguments.what](arguments, context)]), arguments)
+        else:
+            _measure(arguments)
 
 
-def _finish(report: SpeedReport, arguments: argparse.Namespace) -> None:
-    """Print the results and write the files that were asked for."""
+@dataclass(frozen=True)
+class _Context:
+    """What the subcommands share.
+
+    Args:
+        rates: the device and its rates.
+        rounds: number of rounds.
+        quick: whether sizes are small.
+        figure: the file of a figure.
+    """
+
+    rates: RateCache
+    rounds: int
+    quick: bool
+    figure: Path
+
+    @property
+    def device(self) -> torch.device:
+        """The device."""
+        return self.rates.device
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    """Run one subcommand or all. The files are written after each, so that an interruption loses only the one that is running."""
+    folder = arguments.out or (_ALL_FOLDER if arguments.what == "all" else None)
+    for needed in {folder, arguments.json and arguments.json.parent} - {None}:
+        require_writable(needed)  # before minutes of measurements
+    page = getattr(arguments, "page", None)
+    if page is not None:
+        _parts_of_page(page)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    set_precision("fp32", "auto")  # without TensorFloat-32, for all networks
+    rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
+    context = _Context(RateCache(device(arguments.device)), rounds, arguments.quick, (folder or Path()) / "scaling.png")
+    report = SpeedReport(describe_machine(context.device), [], [_QUICK_NOTE] if arguments.quick else [])
     console = readable_console()
-    for section in report.sections:
+    files = [arguments.json] if arguments.json else []
+    for name in _ALL if arguments.what == "all" else (arguments.what,):
+        section = _SECTIONS[name](arguments, context)
         section.show(console)
-    lines = [report.machine.line, *([_QUICK_NOTE] if arguments.quick else [])]
-    for line in lines:
+        report = replace(report, sections=[*report.sections, section])
+        for file in files:
+            report.write_json(file)
+        if folder:
+            report.write_json(folder / "speed.json")
+            report.write_markdown(folder / "speed.md")
+    for line in (report.machine.line, *report.notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    files: list[tuple[Path, Callable[[Path], None]]] = [(arguments.json, report.write_json)] if arguments.json else []
-    if arguments.out:
-        files += [(arguments.out / "speed.json", report.write_json), (arguments.out / "speed.md", report.write_markdown)]
-    for file, write in files:
-        write(file)
+    if page is not None:
+        before, after = _parts_of_page(page)
+        page.write_text(f"{before}{START}\n\n{report.markdown()}\n{END}{after}", encoding="utf-8")
+    written = [*files, *([folder / "speed.json", folder / "speed.md"] if folder else []), *([page] if page else [])]
+    for file in written:
         print(f"wrote {file}")
+
+
+def _parts_of_page(page: Path) -> tuple[str, str]:
+    """Return what stands before and after the generated part of a page."""
+    text = page.read_text(encoding="utf-8")
+    if START not in text or END not in text:
+        raise UserError(f"{page}: expected a page with the lines {START} and {END}")
+    return text.partition(START)[0], text.partition(END)[2]
 
 
 def _say(what: str) -> None:
@@ -83,40 +114,52 @@ def _say(what: str) -> None:
 def _train(arguments: argparse.Namespace, context: _Context) -> Section:
     cases = _selected(training_step.QUICK if context.quick else training_step.CASES, arguments, training_step.Step("", 2, 1, 32))
     changes = {name: value for name in ("batch", "patch") if (value := getattr(arguments, name)) is not None}
-    return _comparisons(
-        "train", "Training steps", training_step.compare_steps, [replace(case, **changes) for case in cases], arguments, context
-    )
+    cases = [replace(case, **changes) for case in cases]
+    found = _compared(training_step.compare_steps, cases, context, _options(arguments, context))
+    return _comparisons("train", "Training steps", found)
 
 
 def _infer(arguments: argparse.Namespace, context: _Context) -> Section:
     cases = _selected(restoring.QUICK if context.quick else restoring.CASES, arguments, restoring.Restoring("", 2, 64))
-    if arguments.size:
-        cases = [replace(case, size=size) for case in {case.model: case for case in cases}.values() for size in arguments.size]
-    return _comparisons("infer", "Restoring images", restoring.compare_restoring, cases, arguments, context)
+    cases = _of_size(cases, arguments.size)
+    found = _compared(restoring.compare_restoring, cases, context, _options(arguments, context))
+    return _comparisons("infer", "Restoring images", found)
 
 
 def _selected(cases: Sequence[Any], arguments: argparse.Namespace, other: Any) -> list[Any]:
-    """Return the cases of the models on the command line; a model without cases gets `other`, at the scale of its class if it has one."""
+    """Return the cases of the models on the command line; a model without cases gets `other`."""
     if arguments.models:
         own = {name: [case for case in cases if case.model == name] for name in arguments.models}
         cases = [case for name, found in own.items() for case in found or [replace(other, model=name, scale=_default_scale(name))]]
     return [case if arguments.scale is None else replace(case, scale=arguments.scale) for case in cases]
 
 
+def _of_size(cases: Sequence[Any], sizes: Sequence[int] | None) -> list[Any]:
+    """Return the cases, or one case of each model for each of the sizes on the command line."""
+    if not sizes:
+        return list(cases)
+    return [replace(case, size=size) for case in {case.model: case for case in cases}.values() for size in sizes]
+
+
 def _default_scale(model: str) -> int | None:
     return None if model.startswith("restormer") else 2
 
 
-def _comparisons(
-    name: str, title: str, measure: Callable[..., Comparison], cases: Sequence[Any], arguments: argparse.Namespace, context: _Context
-) -> Section:
-    """Measure cases one after another."""
+def _options(arguments: argparse.Namespace, context: _Context) -> Options:
+    precisions = arguments.precision or (["fp32", "bf16"] if context.device.type == "cuda" else ["fp32"])
+    norms = arguments.norms or ["ln", "iln"]
+    return Options(context.rounds, norms, precisions, arguments.compile, profiled=not arguments.no_profile)
+
+
+def _compared(measure: Callable[..., Comparison], cases: Sequence[Any], context: _Context, options: Options) -> list[Comparison]:
     found = []
     for case in cases:
         _say(case.title)
-        precisions = arguments.precision or context.precisions
-        norms = arguments.norms or ["ln", "iln"]
-        found.append(measure(case, context.rates, norms, precisions, arguments.compile, context.rounds, context.profiled))
+        found.append(measure(case, context.rates, options))
+    return found
+
+
+def _comparisons(name: str, title: str, found: list[Comparison]) -> Section:
     return Section(name, title, [table(title, found)], [line for comparison in found for line in comparison.lines], found)
 
 
@@ -127,13 +170,59 @@ def _norm(arguments: argparse.Namespace, context: _Context) -> Section:
     for part in (norm_layers.FORWARD, norm_layers.BACKWARD):
         for shape in shapes:
             _say(f"norms, {part}, {list(shape)}")
-            layers.append(norm_layers.time_norms(shape, part, norms, context.rates.device, arguments.compile, context.rounds))
-    return Section("norm", "Norms", norm_layers.norm_tables(layers), [], layers)
+            layers.append(norm_layers.time_norms(shape, part, norms, context.device, arguments.compile, context.rounds))
+    within = Options(context.rounds, ["ln", *(name for name in norms if name != "ln")], official=False, profiled=False)
+    networks = [
+        *_compared(restoring.compare_restoring, [norm_layers.QUICK_RESTORING if context.quick else norm_layers.RESTORING], context, within),
+        *_compared(training_step.compare_steps, [norm_layers.QUICK_STEP if context.quick else norm_layers.STEP], context, within),
+    ]
+    tables = [*norm_layers.norm_tables(layers), table("Norms in a network", networks)]
+    return Section("norm", "Norms", tables, [], [*layers, *networks])
+
+
+def _loop(arguments: argparse.Namespace, context: _Context) -> Section:
+    found = []
+    for case in loop_overhead.QUICK if context.quick else loop_overhead.CASES:
+        for precision in arguments.precision or ["bf16" if context.device.type == "cuda" else "fp32"]:
+            _say(f"loop, {case.title}, {precision}")
+            with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
+                found.append(loop_overhead.time_loop(case, precision, context.device, context.rounds, Path(folder)))
+    lines = [result.ratio.line for result in found if result.ratio.line]
+    return Section("loop", "The training loop", [loop_overhead.loop_table(found)], lines, found)
+
+
+def _memory(arguments: argparse.Namespace, context: _Context) -> Section:
+    found = []
+    for case in _of_size(peak_memory.QUICK if context.quick else peak_memory.CASES, arguments.size):
+        _say(f"memory, {case.title}")
+        found.append(peak_memory.compare_memory(case, arguments.norms or ["ln", "iln"], context.device))
+    return Section("memory", "Memory", [peak_memory.memory_table(found)], [line for result in found for line in result.lines], found)
+
+
+def _startup(arguments: argparse.Namespace, context: _Context) -> Section:
+    _say("start-up")
+    with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
+        model = "swinir_tiny" if context.quick else "swinir_light"
+        found = startup_times.time_startup(context.rounds, 1 if context.quick else context.rounds, Path(folder), model)
+    return Section("startup", "Start-up", [startup_times.startup_table(found)], startup_times.startup_lines(found), found)
+
+
+def _scaling(arguments: argparse.Namespace, context: _Context) -> Section:
+    _say("scaling")
+    curves = scaling_curves.scaling_curves(["ln", "iln"], context.device, context.rounds, context.quick)
+    machine = describe_machine(context.device)
+    title = (
+        f"Restoring with {scaling_curves.MODEL} and its variants on {machine.device_name}, {machine.threads} threads, {machine.date[:10]}"
+    )
+    scaling_curves.draw_scaling(curves, title, context.figure)
+    lines = [f"{curve.quantity}, {curve.norm}: slope {curve.slope:.2f}" for curve in curves]
+    print(f"wrote {context.figure}")
+    return Section("scaling", "Scaling", [scaling_curves.scaling_table(curves)], lines, curves, context.figure.name)
 
 
 def _data(arguments: argparse.Namespace, context: _Context) -> Section:
+    _say("training data, from images of the size of DIV2K's")
     with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
-        _say("training data, from images of the size of DIV2K's")
         images = SyntheticSet(Path(folder))
         jpeg = [_task(name) for name in options("task") if name.startswith("jpeg") and name.endswith("40")]
         return data_section(data_rates(images, _task("sr_x2"), jpeg, arguments.seconds or (0.5 if context.quick else 3.0)))
@@ -159,4 +248,13 @@ def _task(name: str) -> Task:
     return task
 
 
-_SECTIONS: dict[str, Callable[[argparse.Namespace, _Context], Section]] = {"train": _train, "infer": _infer, "norm": _norm, "data": _data}
+_SECTIONS: dict[str, Callable[[argparse.Namespace, _Context], Section]] = {
+    "train": _train,
+    "infer": _infer,
+    "norm": _norm,
+    "loop": _loop,
+    "memory": _memory,
+    "startup": _startup,
+    "scaling": _scaling,
+    "data": _data,
+}

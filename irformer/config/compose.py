@@ -1,4 +1,9 @@
-"""Composes configurations and instantiates objects. Only this module and the commands use Hydra."""
+"""Composes configurations and instantiates objects. Only this module and the commands use Hydra.
+
+Importing it loads no torch, so that a misspelled key is reported at once.
+"""
+
+from __future__ import annotations
 
 import os
 import shlex
@@ -6,17 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-import torch
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 import irformer.config.resolvers  # noqa: F401 (registers them)
 from irformer.core.folders import CONFIGS, config_packages, require_new_names
@@ -24,8 +27,10 @@ from irformer.core.processes import start_time
 from irformer.core.trust import Trust, foreign_packages, foreign_targets
 from irformer.core.words import nearest
 from irformer.errors import UserError, naming
-from irformer.models.interface import require_network
 from irformer.schema.check import check_node
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Like Hydra's `now`, but the same on all processes of a run. Cached with a configuration, so that names do not change.
 OmegaConf.register_new_resolver("irformer.now", lambda pattern: start_time().strftime(pattern), use_cache=True, replace=True)
@@ -199,6 +204,8 @@ def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
     Raises:
         UserError: the configuration or the network is invalid, or the network does not fit into memory.
     """
+    from irformer.models.interface import require_network
+
     config: Any = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
     node = {key: value for key, value in config.items() if key != "name"}
     check_node("model", node)
@@ -217,6 +224,8 @@ def _require_memory(node: dict[str, Any]) -> None:
     """
     if not hasattr(os, "sysconf"):  # Windows rejects such an allocation itself
         return
+    import torch
+
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = hydra.utils.instantiate(node, _convert_="all")

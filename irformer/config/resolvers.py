@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from irformer.data.pairs import scale_of_folder, scale_of_set
 from irformer.errors import UserError
 
 
@@ -30,6 +29,8 @@ def pairs_scale(path: Any, lq_path: Any, sets: Iterable[str] | None, test_sets: 
     Raises:
         UserError: none of them is given, or the files do not determine the scale.
     """
+    from irformer.data.pairs import scale_of_folder, scale_of_set  # imports torch, which a misspelled key should not wait for
+
     if path is not None:
         return scale_of_folder(Path(str(path)), None if lq_path is None else Path(str(lq_path)))
     if sets:

@@ -135,13 +135,28 @@ def _count_flops(network: nn.Module, image: Tensor) -> int:
     return counter.get_total_flops()
 
 
+def largest_layer(network: nn.Module, height: int, width: int) -> int:
+    """Return how many values the linear layer or convolution with the largest input and output reads and writes.
+
+    Args:
+        network: a network whose features grow with the number of tiles of `size_multiple`.
+        height: height of the input in pixels, before padding to the network's multiple.
+        width: width of the input in pixels, before padding.
+    """
+    return _over_tiles(network, height, width, lambda network, image: max(_layer_values(network, image)))
+
+
 def _count_values(network: nn.Module, image: Tensor) -> int:
     """Count the values that linear layers and convolutions read and write, without their weights."""
-    values = 0
+    return sum(_layer_values(network, image))
+
+
+def _layer_values(network: nn.Module, image: Tensor) -> list[int]:
+    """Return the size of input and output of each linear layer and convolution that a forward pass calls."""
+    values: list[int] = []
 
     def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal values
-        values += inputs[0].numel() + output.numel()
+        values.append(inputs[0].numel() + output.numel())
 
     layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     handles = [layer.register_forward_hook(add) for layer in layers]

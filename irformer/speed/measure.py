@@ -64,7 +64,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median, low, high)
 
 
-def ratio(of: Timing, to: Timing) -> Spread:
+def ratio(of: Timing, to: Timing, by_mean: bool = False) -> Spread:
     """Return the ratio of the medians of two timings, with its 95 % interval.
 
     The interval is that of a bootstrap over rounds: both alternatives keep the rounds that are drawn, because they ran side by side.
@@ -72,14 +72,20 @@ def ratio(of: Timing, to: Timing) -> Spread:
     >>> ratio(Timing("a", (2.0, 4.0, 6.0)), Timing("b", (1.0, 2.0, 3.0)))
     Spread(median=2.0, low=2.0, high=2.0)
 
+    Args:
+        of: numerator.
+        to: denominator.
+        by_mean: divide means instead of medians, where what happens in a few rounds only must count.
+
     Raises:
         ValueError: the timings have different numbers of rounds.
     """
     pairs = np.array([*zip(of.seconds, to.seconds, strict=True)])
     drawn = np.random.default_rng(0).integers(len(pairs), size=(_RESAMPLES, len(pairs)))
-    medians = np.median(pairs[drawn], axis=1)
-    low, high = np.quantile(medians[:, 0] / medians[:, 1], (0.025, 0.975))
-    return Spread(of.spread.median / to.spread.median, float(low), float(high))
+    center = np.mean if by_mean else np.median
+    found, resampled = center(pairs, axis=0), center(pairs[drawn], axis=1)
+    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], (0.025, 0.975))
+    return Spread(float(found[0] / found[1]), float(low), float(high))
 
 
 def interleaved(
@@ -100,7 +106,7 @@ def interleaved(
     for call in calls.values():
         for _ in range(WARMUP):
             call()
-        fastest = min(fastest, _seconds(call, 1, device))
+        fastest = min(fastest, time_once(call, 1, device))
     repeats = max(1, math.ceil(min_seconds / fastest))
     names = list(calls)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -111,14 +117,14 @@ def interleaved(
             gc.collect()
             start = number % len(names)  # no alternative always follows the same one
             for name in names[start:] + names[:start]:
-                seconds[name].append(_seconds(calls[name], repeats, device))
+                seconds[name].append(time_once(calls[name], repeats, device))
     finally:
         if enabled:
             gc.enable()
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
 
 
-def _seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+def time_once(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     """Return the seconds of one call, averaged over `repeats` calls."""
     synchronize(device)
     started = time.perf_counter()

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from irformer.config.compose import instantiate, norm_config
 from irformer.norms import NormScheme
 from irformer.reporting.tables import Cell, ResultTable
-from irformer.speed.comparison import milliseconds
+from irformer.speed.alternatives import milliseconds
 from irformer.speed.measure import Spread, Timing, interleaved, ratio
+from irformer.speed.restoring import Restoring
+from irformer.speed.training_step import Step
 
 REFERENCE = "F.layer_norm"
 FORWARD, BACKWARD = "forward", "forward and backward"
 # [B, H, W, C]: an image and a training batch of swinir_light, a large image, and a training batch of swinir.
 SHAPES = ((1, 128, 128, 60), (4, 48, 48, 60), (1, 256, 256, 60), (16, 48, 48, 180))
 QUICK_SHAPES = ((1, 32, 32, 60),)
+RESTORING, STEP = Restoring("swinir_light", 2, 128), Step("swinir_light", 2, 2, 48)
+QUICK_RESTORING, QUICK_STEP = Restoring("swinir_tiny", 2, 32), Step("swinir_tiny", 2, 1, 16)
 Shape = tuple[int, int, int, int]
 
 

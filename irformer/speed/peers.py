@@ -32,13 +32,16 @@ def build(model: str, norm: str, scale: int | None) -> nn.Module:
         return build_network(model_config(model, norm, scale, 3)).eval()
 
 
-def networks_to_compare(model: str, scale: int | None, norms: Sequence[str], patch_size: int | None = None) -> tuple[dict[str, Any], str]:
+def networks_to_compare(
+    model: str, scale: int | None, norms: Sequence[str], official: bool = True, patch_size: int | None = None
+) -> tuple[dict[str, Any], str]:
     """Build networks of irformer and, if LayerNorm is among their norms, the official network with the same weights.
 
     Args:
         model: name of the model.
         scale: upscaling factor; None uses the default of the network's class.
         norms: names of norms.
+        official: whether to build the official network.
         patch_size: see `official_twin`.
 
     Returns:
@@ -48,7 +51,7 @@ def networks_to_compare(model: str, scale: int | None, norms: Sequence[str], pat
         UserError: unknown model or norm.
     """
     networks: dict[str, Any] = {norm: build(model, norm, scale) for norm in norms}
-    if "ln" not in networks:
+    if "ln" not in networks or not official:
         return networks, ""
     missing = missing_peer(model)
     if not missing:

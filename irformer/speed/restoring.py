@@ -1,13 +1,13 @@
 """Restoring images: irformer's networks and the official ones with the same weights, without padding or tiles around them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from irformer.speed.comparison import DTYPES, Comparison, RateCache, Setting, compare, settings
+from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare
 from irformer.speed.floors import forward_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
 
@@ -41,33 +41,30 @@ CASES = (
 QUICK = (Restoring("swinir_light", 2, 64), Restoring("hat_mini", 2, 32))
 
 
-def compare_restoring(
-    case: Restoring, rates: RateCache, norms: Sequence[str], precisions: Sequence[str], compile: bool, rounds: int, profiled: bool = True
-) -> Comparison:
+def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Comparison:
     """Measure how long networks take to restore an image.
 
     Args:
         case: the image and the model.
         rates: rates of the device.
-        norms: norms of irformer's networks.
-        precisions: `fp32`, `bf16`.
-        compile: whether irformer's networks are also compiled.
-        rounds: number of rounds.
-        profiled: whether to profile irformer's eager networks.
+        options: the alternatives, and how they are measured.
 
     Raises:
         UserError: the model or a norm is unknown.
     """
-    networks, note = networks_to_compare(case.model, case.scale, norms)
-    cost = {name: forward_cost(networks[norms[0]], case.size, case.size, element_bytes=DTYPES[name].itemsize) for name in precisions}
+    networks, note = networks_to_compare(case.model, case.scale, options.norms, options.official)
+    cost = {
+        name: forward_cost(networks[options.norms[0]], case.size, case.size, element_bytes=DTYPES[name].itemsize)
+        for name in options.precisions
+    }
     device = rates.device
     image = torch.rand(1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0)).to(device)
     networks = {name: network.to(device) for name, network in networks.items()}
     calls: dict[Setting, Callable[[], object]] = {}
-    for setting in settings(norms, precisions, OFFICIAL in networks, compile):
+    for setting in options.settings(OFFICIAL in networks):
         network = networks[setting.network]
         calls[setting] = partial(_restore, torch.compile(network) if setting.compiled else network, image, setting)
-    return compare(case.title, calls, cost, rates, rounds, profiled, [note] if note else [])
+    return compare(case.title, calls, cost, rates, options, [note] if note else [])
 
 
 @torch.inference_mode()

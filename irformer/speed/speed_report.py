@@ -52,14 +52,16 @@ class SpeedReport:
     Args:
         machine: where they were measured.
         sections: the results.
+        notes: what applies to all of them.
     """
 
     machine: Machine
     sections: Sequence[Section]
+    notes: Sequence[str] = ()
 
     def markdown(self) -> str:
         """Return the results as Markdown, with the command at the top."""
-        parts = [f"    {self.machine.command}", self.machine.line]
+        parts = [f"    {self.machine.command}", self.machine.line, *self.notes]
         for section in self.sections:
             parts.append(f"## {section.title}")
             for table in section.tables:
@@ -76,7 +78,7 @@ class SpeedReport:
             section.name: {"title": section.title, "lines": list(section.lines), "results": [plain(record) for record in section.records]}
             for section in self.sections
         }
-        return {"format": FORMAT, "machine": plain(self.machine), "sections": sections}
+        return {"format": FORMAT, "machine": plain(self.machine), "notes": list(self.notes), "sections": sections}
 
     def write_json(self, file: Path) -> None:
         """Write the results as JSON."""

@@ -1,7 +1,7 @@
 """Training steps without a training loop: forward pass, loss, backward pass and optimizer, of irformer's and the official networks."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from irformer.config.compose import compose
-from irformer.speed.comparison import DTYPES, Comparison, RateCache, Setting, compare, settings
+from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare
 from irformer.speed.floors import forward_cost, step_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
 from irformer.training.recipe import build_optimizer
@@ -42,9 +42,7 @@ CASES = (Step("swinir_light", 2, 4, 48), Step("hat_mini", 2, 2, 32), Step("resto
 QUICK = (Step("swinir_light", 2, 1, 32), Step("hat_mini", 2, 1, 16))
 
 
-def compare_steps(
-    case: Step, rates: RateCache, norms: Sequence[str], precisions: Sequence[str], compile: bool, rounds: int, profiled: bool = True
-) -> Comparison:
+def compare_steps(case: Step, rates: RateCache, options: Options) -> Comparison:
     """Measure how long a training step takes.
 
     Every network starts from the same weights and has its own optimizer: irformer's that of `optim: adam`, official ones
@@ -53,26 +51,26 @@ def compare_steps(
     Args:
         case: the step.
         rates: rates of the device.
-        norms: norms of irformer's networks.
-        precisions: `fp32`, `bf16`.
-        compile: whether irformer's networks are also compiled.
-        rounds: number of rounds.
-        profiled: whether to profile irformer's eager networks.
+        options: the alternatives, and how they are measured.
 
     Raises:
         UserError: the model or a norm is unknown.
     """
-    networks, note = networks_to_compare(case.model, case.scale, norms, case.patch)
-    forward = {name: forward_cost(networks[norms[0]], case.patch, case.patch, case.batch, DTYPES[name].itemsize) for name in precisions}
+    networks, note = networks_to_compare(case.model, case.scale, options.norms, options.official, case.patch)
+    forward = {
+        name: forward_cost(networks[options.norms[0]], case.patch, case.patch, case.batch, DTYPES[name].itemsize)
+        for name in options.precisions
+    }
     calls: dict[Setting, Callable[[], object]] = {}
-    for setting in settings(norms, precisions, OFFICIAL in networks, compile):
+    for setting in options.settings(OFFICIAL in networks):
         network = copy.deepcopy(networks[setting.network]).to(rates.device)
-        calls[setting] = TrainingStep(network, _optimizer(network, case.model, setting), setting, case, rates.device)
+        calls[setting] = TrainingStep(network, build_step_optimizer(network, case.model, setting), setting, case, rates.device)
     cost = {name: step_cost(of) for name, of in forward.items()}
-    return compare(case.title, calls, cost, rates, rounds, profiled, [note] if note else [])
+    return compare(case.title, calls, cost, rates, options, [note] if note else [])
 
 
-def _optimizer(network: nn.Module, model: str, setting: Setting) -> Optimizer:
+def build_step_optimizer(network: nn.Module, model: str, setting: Setting) -> Optimizer:
+    """Build irformer's default optimizer for its own networks, and PyTorch's Adam for official ones."""
     if setting.network == OFFICIAL:
         return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99))
     return build_optimizer(compose("train", [f"model={model}"]), network)(network.parameters())

@@ -1,4 +1,4 @@
-"""Targets for measured ratios, and verdicts computed from them by one rule: the ratio of the medians reaches the target or does not."""
+"""Targets for measured numbers, and verdicts by one rule: the median, or the ratio of medians, reaches the target or does not."""
 
 import re
 from collections.abc import Iterable
@@ -9,45 +9,46 @@ from irformer.speed.measure import Spread
 
 @dataclass(frozen=True)
 class Target:
-    """The bound that a ratio should reach.
+    """The bound that a number should reach.
 
     Args:
         bound: the bound.
-        at_least: whether the ratio should be at least the bound, otherwise at most.
+        at_least: whether the number should be at least the bound, otherwise at most.
     """
 
     bound: float
     at_least: bool
 
     def holds(self, found: float) -> bool:
-        """Return whether a ratio reaches the bound."""
+        """Return whether a number reaches the bound."""
         return found >= self.bound if self.at_least else found <= self.bound
 
-    @property
-    def text(self) -> str:
-        """The target in words."""
-        return f"{self.bound:.2f} or {'more' if self.at_least else 'less'}"
+    def text(self, unit: str = "") -> str:
+        """Return the target in words."""
+        return f"{self.bound:.2f}{unit} or {'more' if self.at_least else 'less'}"
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A measured ratio with its target.
+class Finding:
+    """A measured number with its target.
 
     Args:
-        name: what is divided by what, such as `official / ln`.
+        name: what is measured, such as the ratio `official / ln`.
         work: the work, such as `restore swinir_light x2, 256x256`.
-        found: the ratio with its spread.
+        found: the number with its spread.
         target: its target, or None.
+        unit: unit of the number, empty for a ratio.
     """
 
     name: str
     work: str
     found: Spread
     target: Target | None
+    unit: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the ratio reaches its target; None without a target."""
+        """Whether the number reaches its target; None without a target."""
         return None if self.target is None else self.target.holds(self.found.median)
 
     @property
@@ -56,8 +57,10 @@ class Ratio:
         if self.target is None:
             return ""
         verdict = "reached" if self.reached else "NOT REACHED"
-        spread = f"{self.found.median:.2f} ({self.found.low:.2f} to {self.found.high:.2f})"
-        return f"{self.work}: {self.name} {spread}, target {self.target.text}: {verdict}"
+        unit = f" {self.unit}" if self.unit else ""
+        spread = f" ({self.found.low:.2f} to {self.found.high:.2f})" if self.found.low < self.found.high else ""
+        name = f"{self.name} " if self.name else ""
+        return f"{self.work}: {name}{self.found.median:.2f}{unit}{spread}, target {self.target.text(unit)}: {verdict}"
 
 
 # (work, name of the ratio, target), the first two as regular expressions; the first row that matches applies.
@@ -97,6 +100,6 @@ def find_target(work: str, name: str, device: str) -> Target | None:
     return None
 
 
-def verdicts(ratios: Iterable[Ratio]) -> list[str]:
-    """Return the verdicts of all ratios that have a target."""
-    return [ratio.line for ratio in ratios if ratio.line]
+def verdicts(findings: Iterable[Finding]) -> list[str]:
+    """Return the verdicts of all numbers that have a target."""
+    return [finding.line for finding in findings if finding.line]

@@ -11,7 +11,7 @@ from irformer.speed.floors import Cost, Rates, measure_rates
 from irformer.speed.measure import Timing, interleaved, ratio
 from irformer.speed.operators import Share, operator_shares, shares_line
 from irformer.speed.peers import OFFICIAL
-from irformer.speed.verdicts import Ratio, find_target, verdicts
+from irformer.speed.verdicts import Finding, find_target, verdicts
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -60,7 +60,7 @@ class Comparison:
     work: str
     settings: tuple[Setting, ...]
     timings: tuple[Timing, ...]
-    ratios: tuple[Ratio, ...]
+    ratios: tuple[Finding, ...]
     cost: dict[str, Cost]
     floors: dict[str, float]
     floor_lines: tuple[str, ...]
@@ -74,20 +74,39 @@ class Comparison:
         return [*verdicts(self.ratios), *(f"{self.work}: {line}" for line in self.floor_lines), *operators, *self.notes]
 
 
-def settings(norms: Sequence[str], precisions: Sequence[str], official: bool, compile: bool) -> list[Setting]:
-    """Return the alternatives of a comparison.
+@dataclass(frozen=True)
+class Options:
+    """What a comparison of networks varies.
 
     Args:
+        rounds: number of rounds.
         norms: the norms of irformer's networks.
         precisions: `fp32`, `bf16`.
-        official: whether there is an official network. It also runs in fp32 if only bf16 is asked for, because that is its default.
         compile: whether irformer's networks are also compiled.
+        official: whether the official network is measured, if there is one.
+        profiled: whether irformer's eager networks are profiled.
     """
-    found = [Setting(OFFICIAL)] if official and "fp32" not in precisions else []
-    for precision in precisions:
-        found += [Setting(OFFICIAL, precision)] if official else []
-        found += [Setting(norm, precision, compiled) for compiled in ([False, True] if compile else [False]) for norm in norms]
-    return found
+
+    rounds: int
+    norms: Sequence[str] = ("ln", "iln")
+    precisions: Sequence[str] = ("fp32",)
+    compile: bool = False
+    official: bool = True
+    profiled: bool = True
+
+    def settings(self, official: bool) -> list[Setting]:
+        """Return the alternatives of a comparison.
+
+        Args:
+            official: whether there is an official network. It also runs in fp32 if only bf16 is asked for, because that is its default.
+        """
+        found = [Setting(OFFICIAL)] if official and "fp32" not in self.precisions else []
+        for precision in self.precisions:
+            found += [Setting(OFFICIAL, precision)] if official else []
+            found += [
+                Setting(norm, precision, compiled) for compiled in ([False, True] if self.compile else [False]) for norm in self.norms
+            ]
+        return found
 
 
 class RateCache:
@@ -112,8 +131,7 @@ def compare(
     calls: Mapping[Setting, Callable[[], object]],
     cost: Mapping[str, Cost],
     rates: RateCache,
-    rounds: int,
-    profiled: bool,
+    options: Options,
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Time alternatives and relate them to each other and to the floor.
@@ -123,16 +141,15 @@ def compare(
         calls: the alternatives.
         cost: cost of the work in each precision.
         rates: rates of the device.
-        rounds: number of rounds.
-        profiled: whether to profile irformer's eager alternatives.
+        options: number of rounds, and whether to profile.
         notes: lines below the table.
     """
-    timings = interleaved({setting.name: call for setting, call in calls.items()}, rates.device, rounds)
+    timings = interleaved({setting.name: call for setting, call in calls.items()}, rates.device, options.rounds)
     floors = {precision: of.floor(rates[precision]) for precision, of in cost.items()}
     lines = [f"{precision} {of.line(rates[precision])}" for precision, of in cost.items()]
     first = next(iter(cost))
     eager = [setting for setting in calls if setting.network != OFFICIAL and not setting.compiled and setting.precision == first]
-    operators = {setting.name: operator_shares(calls[setting], rates.device) for setting in eager} if profiled else {}
+    operators = {setting.name: operator_shares(calls[setting], rates.device) for setting in eager} if options.profiled else {}
     ratios = tuple(_ratios(work, list(calls), timings, rates.device.type))
     return Comparison(
         work,
@@ -147,7 +164,7 @@ def compare(
     )
 
 
-def _ratios(work: str, alternatives: Sequence[Setting], timings: Mapping[str, Timing], device: str) -> Iterator[Ratio]:
+def _ratios(work: str, alternatives: Sequence[Setting], timings: Mapping[str, Timing], device: str) -> Iterator[Finding]:
     pairs = []
     for setting in alternatives:
         reference = Setting("ln", setting.precision, setting.compiled)
@@ -158,13 +175,13 @@ def _ratios(work: str, alternatives: Sequence[Setting], timings: Mapping[str, Ti
             pairs.append((setting, reference))
     for of, to in pairs:
         name = f"{of.name} / {to.name}"
-        yield Ratio(name, work, ratio(timings[of.name], timings[to.name]), find_target(work, name, device))
+        yield Finding(name, work, ratio(timings[of.name], timings[to.name]), find_target(work, name, device))
     ours = [setting for setting in alternatives if setting.network != OFFICIAL]
     if Setting(OFFICIAL) in alternatives and ours:
         best = min(ours, key=lambda setting: timings[setting.name].spread.median)
         target = find_target(work, f"{OFFICIAL} / best of irformer", device)
         name = f"{OFFICIAL} / best of irformer, {best.name}"
-        yield Ratio(name, work, ratio(timings[OFFICIAL], timings[best.name]), target)
+        yield Finding(name, work, ratio(timings[OFFICIAL], timings[best.name]), target)
 
 
 def table(title: str, comparisons: Sequence[Comparison]) -> ResultTable:
