@@ -43,6 +43,19 @@ def validate_within_training(trainer: lightning.Trainer) -> None:
     trainer.training = True
 
 
+def is_logged(trainer: lightning.Trainer) -> bool:
+    """Return whether the values of the current training step are logged: every few steps, and at the last one.
+
+    In other steps, values are not passed to `log`, which costs a millisecond each. Lightning also logs a step at whose end a callback stops
+    the run, so values of an earlier step are marked as logged here: it would log them again, under the number of this step.
+    """
+    logged = trainer._logger_connector.should_update_logs or trainer.global_step + 1 >= trainer.max_steps
+    if not logged:
+        for value in trainer.fit_loop.epoch_loop._results.values():
+            value.has_reset = True
+    return logged
+
+
 def started_as_scripts(launcher: Any) -> list[Popen]:
     """Return the processes that a launcher started by re-running the command line; empty for other launchers and None."""
     return [process for process in getattr(launcher, "procs", None) or [] if isinstance(process, Popen)]

@@ -18,6 +18,8 @@ from irformer.data.test_sets import TestPair
 from irformer.evaluation.evaluate import evaluate_image
 from irformer.evaluation.restorers import NetworkRestorer, NonFiniteOutputError
 from irformer.tasks.task import Task
+from irformer.training.host_copies import over_processes
+from irformer.training.lightning_internals import is_logged
 from irformer.training.losses import WeightedSum
 from irformer.training.mixup import Mixup
 
@@ -87,15 +89,18 @@ class RestorationModule(lightning.LightningModule):
         if self.mixup is not None:
             lq, hq = self.mixup(lq, hq, self.seed, batch_idx, self.global_rank)
         restored = self.network(lq)
+        parts = {}
         with torch.autocast(self.device.type, enabled=False):
             restored = restored.float()
             if isinstance(self.loss, WeightedSum):
                 parts = self.loss.parts(restored, hq)
                 loss = self.loss.total(parts)
-                self.log_dict({f"train/loss_{name}": value for name, value in parts.items()}, sync_dist=True)
             else:
                 loss = self.loss(restored, hq)
-        self.log("train/loss", loss, sync_dist=True)  # the mean over processes
+        if is_logged(self.trainer):
+            shown = {f"train/loss_{name}": value for name, value in parts.items()} | {"train/loss": loss}
+            means = over_processes(torch.stack(list(shown.values())).detach(), "mean")
+            self.log_dict(dict(zip(shown, means, strict=True)))
         return loss
 
     def on_validation_epoch_start(self) -> None:
