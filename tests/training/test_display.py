@@ -113,7 +113,9 @@ def test_validation_that_starves_the_run_is_told_with_the_keys(tmp_path, monkeyp
     monitor.time.passes(30, run.module, "validation_step")
     console = Console(record=True, width=300, file=io.StringIO())
     run.execute(console)
-    warning = r"validation takes 8\d % of the time: increase trainer.val_check_interval, or use a smaller validation set by data.val=NAME"
+    warning = (
+        r"validation takes 8\d % of the time: increase trainer.val_check_interval, or validate on fewer images by data.val_images=NUMBER"
+    )
     assert [bool(re.match(warning, record.message)) for record in caplog.records if "validation takes" in record.message] == [True]
     lines = console.export_text().splitlines()
     assert lines[-2].startswith("time 1")
