@@ -76,7 +76,9 @@ class TestSet(Sequence[TestPair]):
     def subset(self, indices: Sequence[int]) -> "TestSet":
         """Return the images at these indices as a set of the same name."""
         part = copy(self)
-        part.pairs, part.headers, part.lq_pixels = ([values[i] for i in indices] for values in (self.pairs, self.headers, self.lq_pixels))
+        part.pairs = [self.pairs[i] for i in indices]
+        part.headers = [self.headers[i] for i in indices]
+        part.lq_pixels = [self.lq_pixels[i] for i in indices]
         return part
 
     @property
