@@ -74,6 +74,14 @@ class Data:
     mirror_small: Annotated[bool, Key("Pad images smaller than the patch by reflection; false rejects them.")]
     packed: Annotated[bool, Free("Read from a packed store if there is one.")]
     val: Annotated[Text | None, Key("Test set or folder for validation; null means the task's first available set.", resume="named")]
+    val_images: Annotated[
+        Count | Literal["auto", "all"],
+        Key(
+            "Images of the validation set to validate on, evenly spaced; auto: as many as cost a tenth of the training in between.",
+            resume="named",
+            expects="a number of images, auto or all",
+        ),
+    ]
     allow_test_images: Annotated[list[Text], Free("Test sets (`B100`) or test images (`B100/101085`) that may be trained on.")]
     workers: Annotated[
         Annotated[int, Interval(ge=0, le=256)] | None, Free("Number of data-loading processes; null means 0 on the CPU, else up to 8.")

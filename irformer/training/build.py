@@ -36,6 +36,7 @@ from irformer.training.run import Run
 from irformer.training.sharing import refuse_unsupported_with_fsdp, share_batch
 from irformer.training.stopping import StopSignals
 from irformer.training.summary import run_summary, takes_norm
+from irformer.training.validation_images import choose_images
 from irformer.weights.checkpoints import BEST, network_record, require_rebuildable, save_weights, transfer_weights
 
 
@@ -60,9 +61,11 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     stages = training_stages(cfg)
     images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images
     samples = TrainingSamples(images, task, stages, cfg.seed)
-    validation = validation_set(cfg.data, root, task)
-    test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
-    notes = training.notes | named_mixture(cfg.data, [validation, *test_sets])
+    # Runs of versions without this key validated on all images.
+    val_images, interval = cfg.data.get("val_images", "all"), min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)
+    validation = choose_images(validation_set(cfg.data, root, task), val_images, stages, interval)
+    test_sets = validation.measured_at_the_end(find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels))
+    notes = training.notes | named_mixture(cfg.data, [validation.whole, *test_sets])
 
     block = require_norm(instantiate(cfg.model.norm)) if takes_norm(cfg) else None
     network = build_network(cfg.model)
@@ -73,13 +76,13 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     _try_foreign_classes(cfg, network, block, loss, task, min(*stages.patch_size, 64))
     module = RestorationModule(network, task, loss, build_optimizer(cfg, network), schedule, cfg.seed, build_mixup(cfg))
     repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
-    data = RestorationData(repeated, validation, stages, workers(cfg))
+    data = RestorationData(repeated, validation.chosen, stages, workers(cfg))
     trainer = _build_trainer(cfg, folder, stop)
     share_batch(trainer, stages.batch_size, cfg.max_batch_per_device)
 
     # The last check, because it may decode images. Fingerprints are cached next to the runs.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
-    require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
+    require_no_test_images(training.images, [validation.whole, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
     norm = f", norm {cfg.norm.name}" if takes_norm(cfg) else ""
     title = f"{cfg.model.name}{norm}, {task.label}"
@@ -93,7 +96,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
         notes["changed"] = "; ".join(changes)
     summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
     trust, channels, command = trust_of(cfg), channels_of_groups(network), resume_command(folder, _plain(cfg))
-    return Run(folder, title, config, summary, task, module, data, trainer, test_sets, resume, stop, trust, channels, command)
+    return Run(folder, title, config, summary, task, module, data, validation, trainer, test_sets, resume, stop, trust, channels, command)
 
 
 def _try_foreign_classes(cfg: DictConfig, network: nn.Module, block: Any, loss: nn.Module, task: Task, side: int) -> None:
