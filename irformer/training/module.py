@@ -20,6 +20,7 @@ from irformer.evaluation.restorers import NetworkRestorer, NonFiniteOutputError
 from irformer.tasks.task import Task
 from irformer.training.losses import WeightedSum
 from irformer.training.mixup import Mixup
+from irformer.training.network_call import NetworkCall
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class RestorationModule(lightning.LightningModule):
         seed: seed of the run; random numbers of a step (drop path, mixup) depend only on (seed, batch, process), so a resumed run draws
             the same ones.
         mixup: blends the patches of a batch, or None.
+        call: how training steps call the network; None calls it as it is.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class RestorationModule(lightning.LightningModule):
         schedule: Callable[[int], float],
         seed: int,
         mixup: Mixup | None = None,
+        call: NetworkCall | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -59,6 +62,7 @@ class RestorationModule(lightning.LightningModule):
         self.schedule = schedule
         self.seed = seed
         self.mixup = mixup
+        self.call = call or NetworkCall()
         self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # registered, so that they move to the device
 
@@ -86,7 +90,7 @@ class RestorationModule(lightning.LightningModule):
         lq, hq = batch["lq"], batch["hq"]
         if self.mixup is not None:
             lq, hq = self.mixup(lq, hq, self.seed, batch_idx, self.global_rank)
-        restored = self.network(lq)
+        restored = self.call(self.network, lq)
         with torch.autocast(self.device.type, enabled=False):
             restored = restored.float()
             if isinstance(self.loss, WeightedSum):
