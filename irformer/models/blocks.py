@@ -95,12 +95,16 @@ def apply_group(group: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
     if not (checkpointing and group.training and torch.is_grad_enabled()):
         return group(x)
 
-    # Running statistics and their counters; the other buffers, tables of positions, do not change.
-    statistics = [buffer for buffer in group.buffers() if buffer.is_floating_point() or buffer.dim() == 0]
+    statistics = running_statistics(group)
 
     if not statistics:  # torch.compile does not support contexts
         return checkpoint(group, x, use_reentrant=False)
     return checkpoint(group, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _unchanged(statistics)))
+
+
+def running_statistics(group: nn.Module) -> list[Tensor]:
+    """Return the running statistics of batch norms and their counters; the other buffers, tables of positions, do not change."""
+    return [buffer for buffer in group.buffers() if buffer.is_floating_point() or buffer.dim() == 0]
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from irformer.errors import UserError
-from irformer.models.interface import is_channels_first
+from irformer.models.blocks import running_statistics
+from irformer.models.interface import groups_of, is_channels_first
 from irformer.schema.phrases import show
 
 # A network is compiled again in a few other cases than a new patch size, such as the first step in another precision.
@@ -115,7 +116,7 @@ def build_call(
         The call, and a line by name for each setting that was changed from its default.
 
     Raises:
-        UserError: the mode is not deterministic.
+        UserError: the mode is not deterministic, or the network cannot be compiled.
     """
     notes = {}
     mode = settings.mode
@@ -124,6 +125,11 @@ def build_call(
             raise UserError(
                 f"trainer.compile={mode} selects kernels by measuring their time, so its results differ from run to run: use "
                 "trainer.compile=true with trainer.deterministic=true"
+            )
+        if getattr(network, "checkpointing", False) and any(running_statistics(group) for group in groups_of(network).values()):
+            raise UserError(
+                "trainer.compile with model.checkpointing=true: torch.compile cannot recompute norms with running statistics (norm=batch); "
+                "use only one of the two"
             )
         obstacle = _obstacle(device)
         if obstacle is None:
