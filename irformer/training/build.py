@@ -29,7 +29,8 @@ from irformer.training.contracts import require_callback, require_loss, require_
 from irformer.training.data_module import RestorationData
 from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
-from irformer.training.precision import set_precision
+from irformer.training.network_call import build_call, split_trainer
+from irformer.training.precision import benchmark_note, precision_note, set_precision
 from irformer.training.recipe import build_mixup, build_optimizer, require_start, training_stages
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
@@ -74,10 +75,16 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     loss, schedule = instantiate(cfg.loss), instantiate(cfg.optim.schedule)
     require_schedule(schedule, str(cfg.optim.schedule._target_), cfg.trainer.max_steps)
     _try_foreign_classes(cfg, network, block, loss, task, min(*stages.patch_size, 64))
-    module = RestorationModule(network, task, loss, build_optimizer(cfg, network), schedule, cfg.seed, build_mixup(cfg))
+    settings, arguments = split_trainer(_plain(cfg.trainer))
+    trainer = _build_trainer(cfg, arguments, folder, stop)
+    device = trainer.strategy.root_device
+    deterministic = cfg.trainer.deterministic is True
+    call, switches = build_call(settings, network, device, len(set(stages.patch_size)), deterministic)
+    switches |= benchmark_note(cfg.trainer.benchmark, device) | precision_note(trainer.precision, device)
+    optimizer = build_optimizer(cfg, network, trainer.precision)
+    module = RestorationModule(network, task, loss, optimizer, schedule, cfg.seed, build_mixup(cfg), call)
     repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
     data = RestorationData(repeated, validation.chosen, stages, workers(cfg))
-    trainer = _build_trainer(cfg, folder, stop)
     share_batch(trainer, stages.batch_size, cfg.max_batch_per_device)
 
     # The last check, because it may decode images. Fingerprints are cached next to the runs.
@@ -94,7 +101,7 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
         notes["resume"] = resume.note
     if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
         notes["changed"] = "; ".join(changes)
-    summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
+    summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | switches | notes
     trust, channels, command = trust_of(cfg), channels_of_groups(network), resume_command(folder, _plain(cfg))
     return Run(folder, title, config, summary, task, module, data, validation, trainer, test_sets, resume, stop, trust, channels, command)
 
@@ -123,7 +130,7 @@ def _plain(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
-def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
+def _build_trainer(cfg: DictConfig, arguments: dict[str, Any], folder: Path, stop: StopSignals) -> lightning.Trainer:
     refuse_unsupported_with_fsdp(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     task: Any = OmegaConf.to_container(cfg.task, resolve=True)
@@ -140,7 +147,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     callbacks.append(DueValidation())
     require_order(callbacks)
     return instantiate(
-        cfg.trainer,
+        arguments,
         precision=set_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps),  # in steps; share_batch converts it
         log_every_n_steps=min(cfg.trainer.log_every_n_steps, cfg.trainer.max_steps),

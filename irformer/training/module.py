@@ -22,6 +22,7 @@ from irformer.training.host_copies import over_processes
 from irformer.training.lightning_internals import is_logged
 from irformer.training.losses import WeightedSum
 from irformer.training.mixup import Mixup
+from irformer.training.network_call import NetworkCall
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class RestorationModule(lightning.LightningModule):
         seed: seed of the run; random numbers of a step (drop path, mixup) depend only on (seed, batch, process), so a resumed run draws
             the same ones.
         mixup: blends the patches of a batch, or None.
+        call: how training steps call the network; None calls it as it is.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class RestorationModule(lightning.LightningModule):
         schedule: Callable[[int], float],
         seed: int,
         mixup: Mixup | None = None,
+        call: NetworkCall | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -61,6 +64,7 @@ class RestorationModule(lightning.LightningModule):
         self.schedule = schedule
         self.seed = seed
         self.mixup = mixup
+        self.call = call or NetworkCall()
         self.validation_means = {name: MeanMetric(nan_strategy=math.nan).set_dtype(_MEANS) for name in task.metrics}
         self._metrics = nn.ModuleList(self.validation_means.values())  # registered, so that they move to the device
 
@@ -92,7 +96,7 @@ class RestorationModule(lightning.LightningModule):
         lq, hq = batch["lq"], batch["hq"]
         if self.mixup is not None:
             lq, hq = self.mixup(lq, hq, self.seed, batch_idx, self.global_rank)
-        restored = self.network(lq)
+        restored = self.call(self.network, lq)
         parts = {}
         with torch.autocast(self.device.type, enabled=False):
             restored = restored.float()
