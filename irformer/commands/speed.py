@@ -164,14 +164,16 @@ def _comparisons(name: str, title: str, found: list[Comparison]) -> Section:
 
 
 def _norm(arguments: argparse.Namespace, context: _Context) -> Section:
-    norms = arguments.norms or [name for name in options("norm") if not name.endswith("_eval")]
+    known = ["ln", "iln"] if context.quick else [name for name in options("norm") if not name.endswith("_eval")]
+    norms = arguments.norms or known
     shapes = norm_layers.QUICK_SHAPES if context.quick else norm_layers.SHAPES
     layers = []
     for part in (norm_layers.FORWARD, norm_layers.BACKWARD):
         for shape in shapes:
             _say(f"norms, {part}, {list(shape)}")
             layers.append(norm_layers.time_norms(shape, part, norms, context.device, arguments.compile, context.rounds))
-    within = Options(context.rounds, ["ln", *(name for name in norms if name != "ln")], official=False, profiled=False)
+    others = [name for name in arguments.norms or ["iln"] if name != "ln"]
+    within = Options(context.rounds, ["ln", *others], compile=arguments.compile, official=False, profiled=False)
     networks = [
         *_compared(restoring.compare_restoring, [norm_layers.QUICK_RESTORING if context.quick else norm_layers.RESTORING], context, within),
         *_compared(training_step.compare_steps, [norm_layers.QUICK_STEP if context.quick else norm_layers.STEP], context, within),

@@ -46,7 +46,12 @@ def time_loop(case: Step, precision: str, device: torch.device, rounds: int, fol
         folder: folder for the run.
     """
     words = [f"model={case.model}", f"task=sr_x{case.scale}", f"batch_size={case.batch}", f"patch_size={case.patch}", "data=sample"]
-    trainer = ["trainer=gpu" if device.type == "cuda" else "trainer=cpu", f"trainer.precision={precision}", "+trainer.limit_val_batches=0"]
+    trainer = [
+        "trainer=gpu" if device.type == "cuda" else "trainer=cpu",
+        f"trainer.precision={precision}",
+        "+trainer.limit_val_batches=0",
+        f"trainer.max_steps={2 * BLOCK * (rounds + 1)}",
+    ]
     run = build_run(compose("train", [*words, *trainer, f"paths.runs={folder}", "name=loop"]), folder / "loop")
     network = copy.deepcopy(run.module.network).to(device)
     setting = Setting("ln", precision)

@@ -13,7 +13,7 @@ from irformer.errors import UserError
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.speed.floors import largest_layer
 from irformer.speed.measure import Spread
-from irformer.speed.peers import OFFICIAL, build, missing_peer, official_twin
+from irformer.speed.peers import OFFICIAL, build, networks_to_compare, official_twin
 from irformer.speed.restoring import Restoring
 from irformer.speed.verdicts import Finding, find_target, verdicts
 
@@ -59,15 +59,15 @@ def compare_memory(case: Restoring, norms: Sequence[str], device: torch.device) 
     """
     if device.type != "cuda" and not Path("/proc/self/clear_refs").exists():
         raise UserError("speed.py memory reads /proc, which only Linux provides; with --device cuda it measures a GPU")
-    note = missing_peer(case.model)
-    names = [*([] if note else [OFFICIAL]), *norms]
+    networks, note = networks_to_compare(case.model, case.scale, norms)
+    names = sorted(networks, key=lambda name: name != OFFICIAL)
     found = {name: _in_a_process(case, name, device, torch.get_num_threads()) for name in names}
     work = f"memory {case.title.removeprefix('restore ')}"
     ratios = []
     for norm in norms if OFFICIAL in found else ():
         value, name = found[norm] / found[OFFICIAL], f"{norm} / {OFFICIAL}"
         ratios.append(Finding(name, work, Spread(value, value, value), find_target(work, name, device.type)))
-    floor = 4 * largest_layer(build(case.model, norms[0], case.scale), case.size, case.size)
+    floor = 4 * largest_layer(networks[norms[0]], case.size, case.size)
     return PeakMemory(work, found, floor, tuple(ratios), (note,) if note else ())
 
 

@@ -10,10 +10,15 @@ from torch import nn
 
 from irformer.config.compose import build_network, model_config
 from irformer.errors import UserError
+from irformer.models import DRCT, Restormer, SwinIR
 from irformer.weights.formats import official_weights
 
 OFFICIAL = "official"
 TOLERANCE = 1e-4  # of the outputs of two networks with the same weights
+
+
+class NoPeerError(UserError):
+    """There is no official network to compare with."""
 
 
 def build(model: str, norm: str, scale: int | None) -> nn.Module:
@@ -45,7 +50,7 @@ def networks_to_compare(
         patch_size: see `official_twin`.
 
     Returns:
-        The networks on the CPU by norm, and under `official`; and a line if the official network is not installed.
+        The networks on the CPU by norm, and under `official`; and a line if there is no official network to compare with.
 
     Raises:
         UserError: unknown model or norm.
@@ -53,16 +58,11 @@ def networks_to_compare(
     networks: dict[str, Any] = {norm: build(model, norm, scale) for norm in norms}
     if "ln" not in networks or not official:
         return networks, ""
-    missing = missing_peer(model)
-    if not missing:
+    try:
         networks[OFFICIAL] = official_twin(networks["ln"], model, patch_size)
-    return networks, missing
-
-
-def missing_peer(model: str) -> str:
-    """Return a line that says how to install the official code of a model; empty if it is installed."""
-    package = _package(model)
-    return "" if find_spec(package) else f"{model}: no comparison with the official network: pip install {package}"
+    except NoPeerError as error:
+        return networks, f"{model} is not compared with an official network: {error}"
+    return networks, ""
 
 
 def official_twin(network: nn.Module, model: str, patch_size: int | None = None) -> nn.Module:
@@ -75,20 +75,27 @@ def official_twin(network: nn.Module, model: str, patch_size: int | None = None)
             each call; None selects the size in their test scripts.
 
     Raises:
-        UserError: the official code has no such network, or its output differs.
+        NoPeerError: the package with the official code is not installed, or it has no such network.
+        UserError: the outputs of the two networks differ.
     """
+    package = "spandrel_extra_arches" if isinstance(network, Restormer) else "spandrel"
+    if find_spec(package) is None:
+        raise NoPeerError(f"{package}, which contains it, is not installed: pip install {package}")
     import spandrel
 
-    keeps_masks = type(network).__name__ in ("SwinIR", "DRCT")
-    weights = official_weights(network, patch_size if keeps_masks else None)
+    keeps_masks = isinstance(network, SwinIR | DRCT)
+    try:
+        weights = official_weights(network, patch_size if keeps_masks else None)
+    except UserError as error:
+        raise NoPeerError(str(error)) from None
     registry = spandrel.MAIN_REGISTRY
-    if _package(model) == "spandrel_extra_arches":
+    if package == "spandrel_extra_arches":
         from spandrel_extra_arches import EXTRA_REGISTRY
 
         registry = EXTRA_REGISTRY
     architecture = next((support.architecture for support in registry.architectures() if support.architecture.detect(weights)), None)
     if architecture is None:
-        raise UserError(f"model={model}: spandrel {spandrel.__version__} does not recognize its weights; leave it out of --models")
+        raise NoPeerError(f"spandrel {spandrel.__version__} does not recognize its weights")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch.meshgrid and torch.jit, in spandrel's code
         twin: nn.Module = architecture.load(weights).model.eval()
@@ -105,7 +112,3 @@ def output_difference(network: nn.Module, twin: nn.Module) -> float:
     with torch.inference_mode():
         ours, theirs = network(image), twin(image)
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
-def _package(model: str) -> str:
-    return "spandrel_extra_arches" if model.startswith("restormer") else "spandrel"

@@ -1,5 +1,6 @@
 """Cost against image size, width, depth and batch, in one figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ _SWEEPS: dict[str, tuple[int, ...]] = {
 }
 _QUICK_SWEEPS: dict[str, tuple[int, ...]] = {"size": (16, 32, 64), "width": (12, 24, 48), "blocks": (2, 4, 8), "batch": (1, 2, 4)}
 _QUICK_BASE = {"size": 32, "width": 24, "blocks": 2, "batch": 1}
-_LABELS = {"size": "pixels of the image", "width": "channels", "blocks": "blocks", "batch": "images in a batch"}
+_LABELS = {"size": "image size", "width": "channels", "blocks": "blocks", "batch": "images in a batch"}
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,19 @@ def scaling_table(curves: Sequence[Curve]) -> ResultTable:
     """Return one row for each curve, with its times in ms and its slope."""
     rows: list[list[Cell]] = []
     for curve in curves:
-        times = ", ".join(f"{at:,}: {milliseconds(timing.spread.median).text}" for at, timing in zip(curve.at, curve.timings, strict=True))
+        times = ", ".join(
+            f"{_value_text(curve.quantity, at)}: {milliseconds(timing.spread.median).text}"
+            for at, timing in zip(curve.at, curve.timings, strict=True)
+        )
         rows.append([_LABELS[curve.quantity], curve.norm, times, Number(curve.slope, 2)])
-    notes = [
-        "slope: on logarithmic axes; 1 means that the time is proportional to the quantity, less that something does not grow with it."
-    ]
+    notes = ["slope: on logarithmic axes, for the image size along the number of pixels; 1 means that time and quantity are proportional."]
     return ResultTable(f"Cost of restoring with {MODEL}", ["quantity", "norm", "ms at each value", "slope"], rows, notes)
+
+
+def _value_text(quantity: str, value: int) -> str:
+    """Return a value as text; a number of pixels as the size of a square image."""
+    side = math.isqrt(value)
+    return f"{side}x{side}" if quantity == "size" else str(value)
 
 
 def draw_scaling(curves: Sequence[Curve], title: str, file: Path) -> None:
@@ -124,7 +132,7 @@ def draw_scaling(curves: Sequence[Curve], title: str, file: Path) -> None:
     quantities = list(dict.fromkeys(curve.quantity for curve in curves))
     figure = Figure(figsize=(3.4 * len(quantities), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
     for quantity, axes in zip(quantities, panels, strict=True):
         for curve in curves:
             if curve.quantity == quantity:
@@ -136,7 +144,7 @@ def draw_scaling(curves: Sequence[Curve], title: str, file: Path) -> None:
                     [1000 * timing.spread.high for timing in curve.timings],
                     alpha=0.2,
                 )
-        _style(axes, next(curve.at for curve in curves if curve.quantity == quantity), _LABELS[quantity])
+        _style(axes, quantity, next(curve.at for curve in curves if curve.quantity == quantity))
     panels[0].set_ylabel("ms")
     figure.suptitle(title, fontsize=10)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,15 +152,14 @@ def draw_scaling(curves: Sequence[Curve], title: str, file: Path) -> None:
     write_atomically(file, lambda temporary: figure.savefig(temporary, format=suffix, dpi=150))
 
 
-def _style(axes: Axes, at: Sequence[int], label: str) -> None:
+def _style(axes: Axes, quantity: str, at: Sequence[int]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator([float(value) for value in at]))  # the measured values, instead of powers of ten
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _value_text(quantity, round(value))))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
-    axes.tick_params(axis="x", labelrotation=30 if max(at) > 1000 else 0)
-    axes.set_xlabel(label)
+    axes.set_xlabel(_LABELS[quantity])
     axes.grid(which="both", alpha=0.2)
     axes.legend(fontsize=8)
