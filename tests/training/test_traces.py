@@ -119,7 +119,7 @@ def test_on_a_terminal_the_log_holds_lines_and_no_bars(tmp_path, words):
     assert b"\x1b" not in log
     assert b"\r" not in log
     assert b"it/s]" not in log
-    for part in (b"\nstep 1/2  ", b"\nstep 2/2  ", b"\ntask     sr_x2\n"):
+    for part in (b"\nstep 1/2  ", b"\nstep 2/2  ", b"\ntask        sr_x2\n"):
         assert log.count(part) == 1, log
 
 
