@@ -106,7 +106,10 @@ def speed() -> argparse.ArgumentParser:
     measured = argparse.ArgumentParser(add_help=False)
     measured.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
     measured.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write speed.md, speed.json and figures to this folder (default for all: runs/speed)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write speed.md, speed.json and figures to this folder (default for all and scaling: runs/speed)",
     )
     measured.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     measured.add_argument("--threads", type=_positive, help="threads of PyTorch's operators (default: PyTorch's own choice)")

@@ -27,7 +27,7 @@ from irformer.training.precision import set_precision
 
 _ROUNDS, _QUICK_ROUNDS = 10, 3
 _ALL = ("infer", "train", "norm", "loop", "memory", "data", "startup", "scaling")
-_ALL_FOLDER = Path("runs/speed")
+_FOLDER = Path("runs/speed")
 _QUICK_NOTE = "--quick: smaller sizes, fewer networks and fewer rounds, to see that everything works; do not cite these numbers."
 
 
@@ -49,13 +49,13 @@ class _Context:
         rates: the device and its rates.
         rounds: number of rounds.
         quick: whether sizes are small.
-        figure: the file of a figure.
+        figures: the files to which a figure is drawn.
     """
 
     rates: RateCache
     rounds: int
     quick: bool
-    figure: Path
+    figures: tuple[Path, ...]
 
     @property
     def device(self) -> torch.device:
@@ -65,17 +65,19 @@ class _Context:
 
 def _measure(arguments: argparse.Namespace) -> None:
     """Run one subcommand or all. The files are written after each, so that an interruption loses only the one that is running."""
-    folder = arguments.out or (_ALL_FOLDER if arguments.what == "all" else None)
+    folder = arguments.out or (_FOLDER if arguments.what in ("all", "scaling") else None)
     for needed in {folder, arguments.json and arguments.json.parent} - {None}:
         require_writable(needed)  # before minutes of measurements
     page = getattr(arguments, "page", None)
+    figures = [folder / name for name in ("scaling.png", "scaling.svg")] if folder else []
     if page is not None:
         _parts_of_page(page)
+        figures.append(page.parent / "scaling.svg")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     set_precision("fp32", "auto")  # without TensorFloat-32, for all networks
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
-    context = _Context(RateCache(device(arguments.device)), rounds, arguments.quick, (folder or Path()) / "scaling.png")
+    context = _Context(RateCache(device(arguments.device)), rounds, arguments.quick, tuple(figures))
     report = SpeedReport(describe_machine(context.device), [], [_QUICK_NOTE] if arguments.quick else [])
     console = readable_console()
     files = [arguments.json] if arguments.json else []
@@ -216,10 +218,10 @@ def _scaling(arguments: argparse.Namespace, context: _Context) -> Section:
     title = (
         f"Restoring with {scaling_curves.MODEL} and its variants on {machine.device_name}, {machine.threads} threads, {machine.date[:10]}"
     )
-    scaling_curves.draw_scaling(curves, title, context.figure)
-    lines = [f"{curve.quantity}, {curve.norm}: slope {curve.slope:.2f}" for curve in curves]
-    print(f"wrote {context.figure}")
-    return Section("scaling", "Scaling", [scaling_curves.scaling_table(curves)], lines, curves, context.figure.name)
+    for file in context.figures:
+        scaling_curves.draw_scaling(curves, title, file)
+        print(f"wrote {file}")
+    return Section("scaling", "Scaling", [scaling_curves.scaling_table(curves)], [], curves, "scaling.svg")
 
 
 def _data(arguments: argparse.Namespace, context: _Context) -> Section:

@@ -38,7 +38,7 @@ CASES = (
     Restoring("hat_mini", 2, 64),
     Restoring("restormer", None, 128),
 )
-QUICK = (Restoring("swinir_light", 2, 64), Restoring("hat_mini", 2, 32))
+QUICK = (Restoring("swinir_light", 2, 64),)
 
 
 def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Comparison:

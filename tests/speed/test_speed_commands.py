@@ -223,8 +223,9 @@ def test_everything_ends_in_one_folder_and_on_a_page(tmp_path, monkeypatch, caps
     text = (tmp_path / "out/speed.md").read_text()
     assert text.startswith("    python speed.py")
     assert "## Restoring images" in text
-    assert "![Scaling](scaling.png)" in text
+    assert "![Scaling](scaling.svg)" in text
     assert (tmp_path / "out/scaling.png").is_file()
+    assert (tmp_path / "scaling.svg").is_file(), "beside the page"
     assert page.read_text() == f"before\n{START}\n\n{text}\n{END}\nafter\n"
     assert f"wrote {tmp_path / 'out/speed.json'}" in capsys.readouterr().out
 
