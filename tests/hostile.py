@@ -24,7 +24,8 @@ SIZES = {"embed_dim": 8, "depths": [1], "num_heads": [2]}
 
 def model(**changes: Any) -> dict[str, Any]:
     """The configuration of a tiny SwinIR."""
-    return {**model_config("swinir_tiny", "ln", 2, 3), **SIZES, **changes}
+    written = {key: value for key, value in model_config("swinir_tiny", "ln", 2, 3).items() if key != "checkpointing"}
+    return {**written, **SIZES, **changes}
 
 
 def weights() -> dict[str, Tensor]:

@@ -136,7 +136,7 @@ def test_names_of_an_installed_package_join_ours(installed, capsys, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
     entry("irformer.commands.train:train", "train")
     assert {"image_rms", "grainnet", "film_grain", "edges", "lion"} <= set(capsys.readouterr().out.split())
-    assert type(create_model("swinir_tiny").patch_embed.norm).__module__ == "irformer.norms"
+    assert type(create_model("swinir_tiny").patch_embed.norm).__module__ == "irformer.norms.layers"
 
 
 def test_what_a_command_line_composes_is_trusted_to_its_last_line(importable, typed, monkeypatch):

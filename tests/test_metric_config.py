@@ -169,7 +169,7 @@ def test_the_best_weights_follow_the_direction(corner, first, saved):
     kept = []
     best = BestWeights(lambda weights, step, metrics: kept.append(metrics[first]))
     state = SimpleNamespace(lightning_module_state_dict=dict)
-    trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, global_step=1, strategy=state)
+    trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, global_step=1, strategy=state, datamodule=run.data)
     best.setup(trainer, run.module, "fit")
     for value in (math.nan, 3.0, 3.0, 1.0, math.nan, 4.0):
         run.module.validation_metrics = lambda value=value: {first: value}

@@ -19,6 +19,7 @@ from irformer.core.folders import CONFIGS
 from irformer.datasets.origins import ORIGINS
 from irformer.norms import NormScheme
 from irformer.schema.reference import read_yaml, words
+from irformer.schema.roles import network_arguments
 from irformer.speed.floors import count_flops
 from irformer.tasks.degradations import Downscale, FromFiles, GaussianNoise, Jpeg
 from irformer.tasks.task import Task
@@ -126,7 +127,7 @@ def _model_row(name: str, known_flops: str | None) -> list[str]:
     if "???" in (CONFIGS / "model" / f"{name}.yaml").read_text(encoding="utf-8"):  # the command line selects the network
         return [f"`{name}`", _comment("model", name), *["any"] * 5, ""]
     scale = 1 if name in _SAME_SIZE else None
-    node = {key: value for key, value in model_config(name, "ln", scale, 3).items() if key != "name"}
+    node = network_arguments(model_config(name, "ln", scale, 3))
     network: Any = hydra.utils.instantiate(node, _convert_="all").eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     flops = known_flops or f"{count_flops(network, HEIGHT // network.scale, WIDTH // network.scale) / 1e9:,.0f} G"

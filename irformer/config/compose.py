@@ -28,6 +28,7 @@ from irformer.core.trust import Trust, foreign_packages, foreign_targets
 from irformer.core.words import nearest
 from irformer.errors import UserError, naming
 from irformer.schema.check import check_node
+from irformer.schema.roles import network_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -204,15 +205,17 @@ def build_network(model: DictConfig | dict[str, Any]) -> nn.Module:
     Raises:
         UserError: the configuration or the network is invalid, or the network does not fit into memory.
     """
-    from irformer.models.interface import require_network
+    from irformer.models.interface import enable_checkpointing, require_network
 
     config: Any = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
-    node = {key: value for key, value in config.items() if key != "name"}
+    node = network_arguments(config)
     check_node("model", node)
     _require_memory(node)
     network: nn.Module = instantiate(node)
     with naming("model: "):
         require_network(network, str(node.get("_target_")))
+    if config.get("checkpointing", False):
+        enable_checkpointing(network, str(node.get("_target_")))
     return network
 
 

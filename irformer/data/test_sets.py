@@ -1,6 +1,7 @@
 """Test sets by name, in common folder layouts: pairs of degraded and clean images with reproducible bytes."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,11 @@ class TestSet(Sequence[TestPair]):
         self.task = task
         self.max_megapixels = max_megapixels
         self.headers = headers = [read_header(pair.hq, max_megapixels) for pair in self.pairs]
+        self.lq_pixels: list[int] = []  # of each image, from the headers
         for pair, header in zip(self.pairs, headers, strict=True):
             lq = read_header(pair.lq, max_megapixels) if pair.lq else None
             _require_measurable(header, lq, task)
+            self.lq_pixels.append((header.height // task.scale) * (header.width // task.scale) if lq is None else lq.height * lq.width)
             if lq is not None:
                 _require_matching_sizes(header, lq, task.scale)
             if lq is None and isinstance(task.degradation, FromFiles):
@@ -68,8 +71,20 @@ class TestSet(Sequence[TestPair]):
                     f"{name}: {pair.hq} has no degraded counterpart, and {task.name} cannot generate one: "
                     f"expected the folders input and target, with images of the same names"
                 )
-        self.gray_files = [header.path.stem for header in headers if header.gray]
         self.name = _variant(name, headers)
+
+    def subset(self, indices: Sequence[int]) -> "TestSet":
+        """Return the images at these indices as a set of the same name."""
+        part = copy(self)
+        part.pairs = [self.pairs[i] for i in indices]
+        part.headers = [self.headers[i] for i in indices]
+        part.lq_pixels = [self.lq_pixels[i] for i in indices]
+        return part
+
+    @property
+    def gray_files(self) -> list[str]:
+        """The names of the files that have a single channel."""
+        return [header.path.stem for header in self.headers if header.gray]
 
     @property
     def lq_source(self) -> str:

@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 # Scores that are in memory at a time on the CPU, so that they stay in its cache.
 _SCORES = 1 << 19
 
+# Without a gradient, PyTorch's kernel is the faster one for windows with more scores than this.
+_SMALL = 1 << 14
+
 # The memory-efficient kernel of CUDA needs a head size that is a multiple of this (pytorch/pytorch issue 110630).
 _CUDA_HEAD_MULTIPLE = 8
 
@@ -44,11 +47,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | Non
         [windows, n, heads, d].
     """
     plain = q.device.type == "cpu" and q.dtype == bias.dtype and q.dtype in (torch.float32, torch.float64)
-    if not plain or torch.compiler.is_compiling():
-        return _attend_fused(q, k, v, bias, borders)
-    if torch.is_grad_enabled():
-        return _MatrixProducts.apply(q, k, v, bias, borders)
-    return _attend_by_products(q, k, v, bias, borders, None)
+    if plain and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled():
+            return _MatrixProducts.apply(q, k, v, bias, borders)
+        if bias[0].numel() <= _SMALL:
+            return _attend_by_products(q, k, v, bias, borders, None)
+    return _attend_fused(q, k, v, bias, borders)
 
 
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | None) -> Tensor:
@@ -131,24 +135,31 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: 
     windows, n, heads, size = q.shape
     m = k.shape[1]
     out = q.new_empty(windows, n, heads, size)
+    # Written over in each step: fresh memory costs page faults, which take as long as the arithmetic.
+    space, softmax_space = (q.new_empty(min(windows, _at_a_time(n * m)), n, m) for _ in range(2))
     for chunk in _chunks(windows, n * m):
+        count = chunk.stop - chunk.start
         for head in range(heads):
             at = (chunk, slice(None), head)
-            queries = q[at]
-            scores = torch.baddbmm(bias[head].expand(len(queries), n, m), queries, k[at].mT, alpha=1 / math.sqrt(size))
+            scores = torch.baddbmm(bias[head].expand(count, n, m), q[at], k[at].mT, alpha=1 / math.sqrt(size), out=space[:count])
             if borders is not None:
                 _mask(scores, borders, chunk)
-            kept = None if probabilities is None else probabilities[head, chunk]
-            p = torch.softmax(scores, -1, out=kept)
+            p = softmax_space[:count] if probabilities is None else probabilities[head, chunk]
+            torch.softmax(scores, -1, out=p)
             out[at] = torch.bmm(v[at].mT, p.mT).mT
     return out
 
 
 def _chunks(windows: int, scores: int) -> Iterator[slice]:
     """Split the windows so that the scores of one head and chunk stay in the cache."""
-    step = max(1, _SCORES // scores)
+    step = _at_a_time(scores)
     for start in range(0, windows, step):
         yield slice(start, min(start + step, windows))
+
+
+def _at_a_time(scores: int) -> int:
+    """Return the number of windows in a chunk."""
+    return max(1, _SCORES // scores)
 
 
 def _mask(scores: Tensor, borders: Borders, chunk: slice) -> None:

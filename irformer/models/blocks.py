@@ -1,5 +1,7 @@
 """Building blocks shared by several networks, except attention: argument types, input scaling, groups, upsamplers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal
 
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Interval, Len
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from irformer.norms import NormScheme
 
@@ -78,6 +81,42 @@ def to_channels_last(x: Tensor) -> Tensor:
 def to_channels_first(x: Tensor) -> Tensor:
     """Return a view of [B, H, W, C] as [B, C, H, W]."""
     return x.permute(0, 3, 1, 2)
+
+
+def apply_group(group: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
+    """Apply a group of blocks to features.
+
+    Args:
+        group: maps features to features.
+        x: features.
+        checkpointing: in training, keep only the group's input, and recompute its activations in the backward pass, with the same random
+            numbers.
+    """
+    if not (checkpointing and group.training and torch.is_grad_enabled()):
+        return group(x)
+
+    statistics = running_statistics(group)
+
+    if not statistics:  # torch.compile does not support contexts
+        return checkpoint(group, x, use_reentrant=False)
+    return checkpoint(group, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _unchanged(statistics)))
+
+
+def running_statistics(group: nn.Module) -> list[Tensor]:
+    """Return the running statistics of batch norms and their counters; the other buffers, tables of positions, do not change."""
+    return [buffer for buffer in group.buffers() if buffer.is_floating_point() or buffer.dim() == 0]
+
+
+@contextmanager
+def _unchanged(buffers: list[Tensor]) -> Iterator[None]:
+    """Undo what a block does to buffers: a batch counts once in the running statistics, although its activations are computed twice."""
+    kept = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, kept, strict=True):
+            # `data`, because the backward pass keeps the statistics and refuses any that were changed; it does not read their values.
+            buffer.data.copy_(value)
 
 
 class PatchNorm(nn.Module):

@@ -9,6 +9,7 @@ from irformer.models.blocks import (
     PatchNorm,
     ResidualConv,
     Upsampling,
+    apply_group,
     pad_to_multiple,
     pixel_shuffle_upsampler,
     residual_conv,
@@ -63,6 +64,7 @@ class WindowTransformer(nn.Module):
         self.in_channels = in_channels
         self.size_multiple = window_size
         self.window_size = window_size
+        self.checkpointing = False
         self.upsampler: Upsampling = upsampler if scale > 1 else ""
         self.scaling = InputScaling(in_channels, pixel_range, norm.standardize_input)
 
@@ -123,7 +125,7 @@ class WindowTransformer(nn.Module):
         """Apply patch norm, groups and final norm: [B, H, W, C] to the same shape."""
         x = self.patch_embed(x)
         for layer in self.layers:
-            x = layer(x)
+            x = apply_group(layer, x, self.checkpointing)
         return self.norm(x)[0]
 
     def _upsample(self, x: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ class Network(Protocol):
     default) leaves padding to the network."""
     channels_first: bool
     """Whether the groups output [B, C, H, W] (the default) instead of [B, H, W, C]."""
+    checkpointing: bool
+    """Whether training recomputes the activations of each group in the backward pass instead of keeping them. The network starts with
+    False, and `model.checkpointing=true` sets True; a network without this attribute does not support it."""
 
     @property
     def groups(self) -> Mapping[str, nn.Module]:
@@ -88,6 +91,24 @@ def channels_of_groups(network: nn.Module) -> list[int]:
         for hook in hooks:
             hook.remove()
     return [measured[name] for name in groups if name in measured]
+
+
+def enable_checkpointing(network: nn.Module, name: str) -> None:
+    """Make a network recompute the activations of its groups in the backward pass.
+
+    Args:
+        network: the network.
+        name: name of the network in messages, for example its class.
+
+    Raises:
+        UserError: the network does not support it.
+    """
+    if not isinstance(getattr(network, "checkpointing", None), bool):
+        raise UserError(
+            f"model.checkpointing=true: {name} does not support gradient checkpointing, because it has no attribute `checkpointing`; use "
+            "model.checkpointing=false, and max_batch_per_device=N to save memory"
+        )
+    network.checkpointing = True  # type: ignore[assignment]
 
 
 def require_network(network: Any, name: str) -> None:

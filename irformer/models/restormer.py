@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from irformer.models.blocks import Blocks, Channels, Count, InputScaling, Ratio, Scale, pad_to_multiple
+from irformer.models.blocks import Blocks, Channels, Count, InputScaling, Ratio, Scale, apply_group, pad_to_multiple
 from irformer.models.interface import TestPadding
 from irformer.norms import NormScheme, residual
 
@@ -185,6 +185,7 @@ class Restormer(nn.Module):
             raise ValueError(f"num_blocks has {len(num_blocks)} levels and heads {len(heads)}: Restormer has 4, give one number for each")
         self.scale = scale
         self.in_channels = in_channels
+        self.checkpointing = False
         self.size_multiple = 8 // math.gcd(8, scale)  # the output resolution is halved three times
         self.scaling = InputScaling(in_channels, 1.0, standardize=norm.standardize_input, center=norm.standardize_input)
 
@@ -236,11 +237,14 @@ class Restormer(nn.Module):
 
     def _body(self, x: Tensor) -> Tensor:
         """Apply encoder, decoder and refinement: [B, C, H, W] to [B, 2 C, H, W]."""
-        skip1 = self.encoder_level1(x)
-        skip2 = self.encoder_level2(self.down1_2(skip1))
-        skip3 = self.encoder_level3(self.down2_3(skip2))
-        x = self.latent(self.down3_4(skip3))
-        x = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(x), skip3], 1)))
-        x = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(x), skip2], 1)))
-        x = self.decoder_level1(torch.cat([self.up2_1(x), skip1], 1))
-        return self.refinement(x)
+        skip1 = self._level(self.encoder_level1, x)
+        skip2 = self._level(self.encoder_level2, self.down1_2(skip1))
+        skip3 = self._level(self.encoder_level3, self.down2_3(skip2))
+        x = self._level(self.latent, self.down3_4(skip3))
+        x = self._level(self.decoder_level3, self.reduce_chan_level3(torch.cat([self.up4_3(x), skip3], 1)))
+        x = self._level(self.decoder_level2, self.reduce_chan_level2(torch.cat([self.up3_2(x), skip2], 1)))
+        x = self._level(self.decoder_level1, torch.cat([self.up2_1(x), skip1], 1))
+        return self._level(self.refinement, x)
+
+    def _level(self, blocks: nn.Module, x: Tensor) -> Tensor:
+        return apply_group(blocks, x, self.checkpointing)

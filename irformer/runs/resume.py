@@ -190,11 +190,10 @@ def _with_changes(saved: DictConfig, cfg: DictConfig) -> DictConfig:
     """Return a copy of a saved configuration with every value that a resumed run may change; references to these values follow."""
     changed = saved.copy()
     for name in map(str, cfg):
-        if not is_section(name):
-            if not described(name).identifies:
-                changed[name] = cfg[name]
+        if not is_section(name) and not described(name).identifies:
+            changed[name] = cfg[name]
             continue
-        for inner in map(str, cfg[name]):
+        for inner in map(str, cfg[name] if isinstance(cfg[name], DictConfig) else ()):
             if not described(f"{name}.{inner}").identifies:
                 OmegaConf.update(changed, f"{name}.{inner}", cfg[name][inner], force_add=True, merge=False)
     return changed

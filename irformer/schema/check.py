@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,9 +18,9 @@ from pydantic_core import SchemaError
 
 from irformer.core.words import nearest
 from irformer.errors import UserError
-from irformer.schema.keys import Arguments, Key, Model, Node, members, unwrap
+from irformer.schema.keys import Arguments, Key, Node, members, unwrap
 from irformer.schema.phrases import describe, show
-from irformer.schema.sections import SECTIONS, Benchmark, Text, Train, Trainer
+from irformer.schema.sections import SECTIONS, Benchmark, Model, Train, Trainer
 from irformer.schema.targets import locate
 
 ROOTS: dict[str, type] = {"train": Train, "benchmark": Benchmark}
@@ -99,7 +99,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) ->
     Raises:
         UserError: as for `check_config`.
     """
-    report(_check_arguments("", target, arguments, frozenset()))
+    report(_check_arguments("", target, arguments, {}))
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,11 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
             return _check_section(only, f"{key}.", value) if isinstance(value, dict) else wrong
         if only is Arguments:
             target = next(item.target for item in metadata if isinstance(item, Arguments))
-            return _check_arguments(f"{key}.", locate(target), value, frozenset()) if isinstance(value, dict) else wrong
+            return _check_arguments(f"{key}.", locate(target), value, {}) if isinstance(value, dict) else wrong
         if isinstance(only, type) and issubclass(only, Node):
             if not (isinstance(value, dict) and isinstance(value.get("_target_"), str)):
                 return [Fault(key, f"{key}={show(value)}: expected a _target_ class and its arguments")]
-            return _check_node(f"{key}.", value, frozenset({"name"}) if only is Model else frozenset())
+            return _check_node(f"{key}.", value, get_type_hints(Model, include_extras=True) if only is Model else {})
         if get_origin(only) is dict and Node in members(get_args(only)[1]):
             if not isinstance(value, dict):
                 return wrong
@@ -180,7 +180,7 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
     return [Fault(key, f"{key}={show(value)}: {fault}")] if fault else wrong
 
 
-def _check_node(prefix: str, node: Mapping[str, Any], extra: frozenset[str] = frozenset()) -> list[Fault]:
+def _check_node(prefix: str, node: Mapping[str, Any], extra: Mapping[str, Any] = MappingProxyType({})) -> list[Fault]:
     if node["_target_"] == "???":
         return [Fault(f"{prefix}_target_", f"{prefix}_target_ is required: set {prefix}_target_=MODULE.CLASS")]
     try:
@@ -190,21 +190,21 @@ def _check_node(prefix: str, node: Mapping[str, Any], extra: frozenset[str] = fr
     return _check_arguments(prefix, target, node, extra)
 
 
-def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[str, Any], extra: frozenset[str]) -> list[Fault]:
+def _check_arguments(prefix: str, target: Callable[..., Any], values: Mapping[str, Any], extra: Mapping[str, Any]) -> list[Fault]:
     """Validate arguments against the parameters of a constructor.
 
     Args:
         prefix: prefix of the keys, for messages.
         target: a class, or a function that builds something.
         values: arguments by name, possibly with Hydra's special keys.
-        extra: other allowed keys, which are not arguments.
+        extra: types of other allowed keys, which are not arguments.
     """
     known, anything = parameters(target)
     faults = []
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name in extra:
-            faults += _check(key, value, Text)
+            faults += _check(key, value, extra[name])
         elif name in _HYDRA_KEYS:
             faults += _check(key, value, _HYDRA_KEYS[name])
         elif name in known:

@@ -38,10 +38,6 @@ class Node:
     """Annotation of a part that names a class by `_target_`; the class describes its keys."""
 
 
-class Model(Node):
-    """A node with an additional key `name`, used in tables and folder names."""
-
-
 class Arguments:
     """Annotation of a part that contains the constructor arguments of a fixed class.
 

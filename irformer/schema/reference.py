@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from irformer.schema.check import parameters
 from irformer.schema.keys import key_of, unwrap
 from irformer.schema.phrases import describe, show
-from irformer.schema.sections import SECTIONS, Benchmark, Train
+from irformer.schema.sections import SECTIONS, Benchmark, Model, Train
 from irformer.schema.targets import locate
 
 _RESUME = {"fixed": "no", "named": "if named", "free": "yes"}
@@ -83,8 +83,7 @@ def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, r
     """Return the table of the keys of a part, followed by those of nested parts."""
     rows, inner = [], []
     for name, annotation in get_type_hints(section, include_extras=True).items():
-        key, kind = key_of(annotation), unwrap(annotation)[0]
-        assert key is not None, name
+        kind = unwrap(annotation)[0]
         if kind in SECTIONS:
             chosen = _chosen_word(defaults, name)
             values = defaults[name] if name in defaults else _composed(configs / name, chosen)
@@ -93,9 +92,18 @@ def _section_tables(section: type, defaults: Mapping[str, Any], configs: Path, r
             continue
         word = _chosen_word(defaults, name)
         default = _value(defaults, name) if not word or word.startswith("_") else word
-        rows.append([f"`{prefix}{name}`", describe(annotation), default, key.doc, *([_RESUME[key.resume]] if resume else [])])
+        rows.append(_row(f"{prefix}{name}", annotation, default, resume))
+        if kind is Model:
+            own = get_type_hints(Model, include_extras=True)
+            rows += [_row(f"{prefix}{name}.{word}", own[word], _value(defaults[name], word), resume) for word in own]
     header = ["key", "value", "default", "meaning", *(["on resume"] if resume else [])]
     return [*_table(header, rows), "", *inner]
+
+
+def _row(name: str, annotation: Any, default: str, resume: bool) -> list[str]:
+    key = key_of(annotation)
+    assert key is not None, name
+    return [f"`{name}`", describe(annotation), default, key.doc, *([_RESUME[key.resume]] if resume else [])]
 
 
 def _group(group: str, configs: Path) -> list[str]:

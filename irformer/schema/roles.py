@@ -6,12 +6,14 @@ from typing import Any, get_type_hints
 
 from irformer.schema.keys import Key, key_of, unwrap
 from irformer.schema.phrases import show
-from irformer.schema.sections import SECTIONS, Train
+from irformer.schema.sections import SECTIONS, Model, Train
 
 
 @cache
 def described(name: str) -> Key:
     """Return the description of a dotted key; keys inside a node, such as `callbacks.probe.every`, have that of the enclosing part.
+
+    `model` is a node with keys of its own, such as `model.checkpointing`.
 
     Keys without a description, such as unknown ones, are considered to affect the result.
     """
@@ -23,9 +25,14 @@ def described(name: str) -> Key:
             return found
         found = key_of(annotation) or found
         section = unwrap(annotation)[0]
-        if section not in SECTIONS:
+        if section is not Model and section not in SECTIONS:
             return found
     return found
+
+
+def network_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `model` part of a configuration without the keys that are not arguments of the network's class."""
+    return {key: value for key, value in model.items() if key not in get_type_hints(Model)}
 
 
 def is_section(name: str) -> bool:

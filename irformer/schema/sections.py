@@ -1,12 +1,12 @@
 """The keys that irformer reads itself, one class per part of configs/train.yaml and configs/benchmark.yaml."""
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import AfterValidator
 
-from irformer.schema.keys import Arguments, Key, Model, Node
+from irformer.schema.keys import Arguments, Key, Node
 from irformer.schema.names import EXPECTED, is_folder_name
 
 # For keys that affect where a run computes or what it displays, but not its result.
@@ -74,6 +74,14 @@ class Data:
     mirror_small: Annotated[bool, Key("Pad images smaller than the patch by reflection; false rejects them.")]
     packed: Annotated[bool, Free("Read from a packed store if there is one.")]
     val: Annotated[Text | None, Key("Test set or folder for validation; null means the task's first available set.", resume="named")]
+    val_images: Annotated[
+        Count | Literal["auto", "all"],
+        Key(
+            "Images of the validation set to validate on, evenly spaced; auto: as many as cost a tenth of the training in between.",
+            resume="named",
+            expects="a number of images, auto or all",
+        ),
+    ]
     allow_test_images: Annotated[list[Text], Free("Test sets (`B100`) or test images (`B100/101085`) that may be trained on.")]
     workers: Annotated[
         Annotated[int, Interval(ge=0, le=256)] | None, Free("Number of data-loading processes; null means 0 on the CPU, else up to 8.")
@@ -94,8 +102,12 @@ class Optim:
     schedule: Annotated[Node, Key("Learning-rate schedule, as a factor per step.", resume="named")]
 
 
+# Modes of torch.compile; true means the first.
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+
+
 class Trainer:
-    """Arguments of `lightning.Trainer`; add others with `+trainer.KEY=VALUE`."""
+    """Arguments of `lightning.Trainer`, and `compile` and `channels_last`; add other arguments with `+trainer.KEY=VALUE`."""
 
     max_steps: Annotated[Steps, Key("Total number of optimizer steps.", resume="named")]
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"], Free("Type of device.")]
@@ -122,6 +134,20 @@ class Trainer:
     ]
     val_check_interval: Annotated[Steps, Key("Steps between validations.", resume="named")]
     log_every_n_steps: Annotated[Steps, Free("Steps between logged losses.")]
+    compile: Annotated[
+        bool | CompileMode,
+        Free(
+            "Compile the network's training steps by torch.compile, once for each patch size: true or one of its modes.",
+            expects=f"true, false, {', '.join(get_args(CompileMode)[:-1])} or {get_args(CompileMode)[-1]}",
+        ),
+    ]
+    channels_last: Annotated[
+        bool, Free("Train on patches whose channels are adjacent in memory; for networks with features [B, C, H, W], such as Restormer.")
+    ]
+    benchmark: Annotated[
+        bool | None,
+        Free("Let cuDNN choose the fastest convolutions for each size by timing, on NVIDIA GPUs; null leaves PyTorch's setting."),
+    ]
 
 
 class Logger:
@@ -129,6 +155,15 @@ class Logger:
 
     tensorboard: Annotated[bool, Free("Write TensorBoard files.")]
     wandb: Annotated[Node | None, Free("Log to Weights & Biases.")]
+
+
+class Model(Node):
+    """Keys of `model` that are not arguments of the network's class."""
+
+    name: Annotated[Text, Key("Name of the network in tables and folders.")]
+    checkpointing: Annotated[
+        bool, Free("Save memory in training: recompute the activations of each group in the backward pass. Gradients are the same.")
+    ]
 
 
 class Train:

@@ -73,7 +73,8 @@ def build_step_optimizer(network: nn.Module, model: str, setting: Setting) -> Op
     """Build irformer's default optimizer for its own networks, and PyTorch's Adam for official ones."""
     if setting.network == OFFICIAL:
         return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99))
-    return build_optimizer(compose("train", [f"model={model}"]), network)(network.parameters())
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[setting.precision]
+    return build_optimizer(compose("train", [f"model={model}"]), network, precision)(network.parameters())
 
 
 class TrainingStep:

@@ -29,13 +29,15 @@ from irformer.training.contracts import require_callback, require_loss, require_
 from irformer.training.data_module import RestorationData
 from irformer.training.loggers import build_loggers
 from irformer.training.module import RestorationModule
-from irformer.training.precision import set_precision
+from irformer.training.network_call import build_call, split_trainer
+from irformer.training.precision import benchmark_note, precision_note, set_precision
 from irformer.training.recipe import build_mixup, build_optimizer, require_start, training_stages
 from irformer.training.resuming import Resume, find_resume, has_checkpoint, is_complete
 from irformer.training.run import Run
 from irformer.training.sharing import refuse_unsupported_with_fsdp, share_batch
 from irformer.training.stopping import StopSignals
 from irformer.training.summary import run_summary, takes_norm
+from irformer.training.validation_images import choose_images
 from irformer.weights.checkpoints import BEST, network_record, require_rebuildable, save_weights, transfer_weights
 
 
@@ -60,9 +62,11 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     stages = training_stages(cfg)
     images = MirroredImages(training.images, max(stages.patch_size) * task.scale) if cfg.data.mirror_small else training.images
     samples = TrainingSamples(images, task, stages, cfg.seed)
-    validation = validation_set(cfg.data, root, task)
-    test_sets = find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels)
-    notes = training.notes | named_mixture(cfg.data, [validation, *test_sets])
+    # Runs of versions without this key validated on all images.
+    val_images, interval = cfg.data.get("val_images", "all"), min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)
+    validation = choose_images(validation_set(cfg.data, root, task), val_images, stages, interval)
+    test_sets = validation.measured_at_the_end(find_test_sets(cfg.test_sets, root, task, cfg.data.max_megapixels))
+    notes = training.notes | named_mixture(cfg.data, [validation.whole, *test_sets])
 
     block = require_norm(instantiate(cfg.model.norm)) if takes_norm(cfg) else None
     network = build_network(cfg.model)
@@ -71,15 +75,21 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     loss, schedule = instantiate(cfg.loss), instantiate(cfg.optim.schedule)
     require_schedule(schedule, str(cfg.optim.schedule._target_), cfg.trainer.max_steps)
     _try_foreign_classes(cfg, network, block, loss, task, min(*stages.patch_size, 64))
-    module = RestorationModule(network, task, loss, build_optimizer(cfg, network), schedule, cfg.seed, build_mixup(cfg))
+    settings, arguments = split_trainer(_plain(cfg.trainer))
+    trainer = _build_trainer(cfg, arguments, folder, stop)
+    device = trainer.strategy.root_device
+    deterministic = cfg.trainer.deterministic is True
+    call, switches = build_call(settings, network, device, len(set(stages.patch_size)), deterministic)
+    switches |= benchmark_note(cfg.trainer.benchmark, device) | precision_note(trainer.precision, device)
+    optimizer = build_optimizer(cfg, network, trainer.precision)
+    module = RestorationModule(network, task, loss, optimizer, schedule, cfg.seed, build_mixup(cfg), call)
     repeated = samples if cfg.data.distinct is None else FirstSamples(samples, cfg.data.distinct)
-    data = RestorationData(repeated, validation, stages, workers(cfg))
-    trainer = _build_trainer(cfg, folder, stop)
+    data = RestorationData(repeated, validation.chosen, stages, workers(cfg))
     share_batch(trainer, stages.batch_size, cfg.max_batch_per_device)
 
     # The last check, because it may decode images. Fingerprints are cached next to the runs.
     allowed, fingerprints = list(cfg.data.allow_test_images), folder.parent / ".image_fingerprints.json"
-    require_no_test_images(training.images, [validation, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
+    require_no_test_images(training.images, [validation.whole, *test_sets], allowed, fingerprints, cfg.data.max_megapixels)
 
     norm = f", norm {cfg.norm.name}" if takes_norm(cfg) else ""
     title = f"{cfg.model.name}{norm}, {task.label}"
@@ -91,9 +101,9 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
         notes["resume"] = resume.note
     if resume and (folder / CONFIG).is_file() and (changes := _changes(cfg, folder)):
         notes["changed"] = "; ".join(changes)
-    summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | notes
+    summary = run_summary(cfg, folder, task, training, stages, validation, network, trainer, resume) | switches | notes
     trust, channels, command = trust_of(cfg), channels_of_groups(network), resume_command(folder, _plain(cfg))
-    return Run(folder, title, config, summary, task, module, data, trainer, test_sets, resume, stop, trust, channels, command)
+    return Run(folder, title, config, summary, task, module, data, validation, trainer, test_sets, resume, stop, trust, channels, command)
 
 
 def _try_foreign_classes(cfg: DictConfig, network: nn.Module, block: Any, loss: nn.Module, task: Task, side: int) -> None:
@@ -120,7 +130,7 @@ def _plain(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
-def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightning.Trainer:
+def _build_trainer(cfg: DictConfig, arguments: dict[str, Any], folder: Path, stop: StopSignals) -> lightning.Trainer:
     refuse_unsupported_with_fsdp(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     task: Any = OmegaConf.to_container(cfg.task, resolve=True)
@@ -137,7 +147,7 @@ def _build_trainer(cfg: DictConfig, folder: Path, stop: StopSignals) -> lightnin
     callbacks.append(DueValidation())
     require_order(callbacks)
     return instantiate(
-        cfg.trainer,
+        arguments,
         precision=set_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         val_check_interval=min(cfg.trainer.val_check_interval, cfg.trainer.max_steps),  # in steps; share_batch converts it
         log_every_n_steps=min(cfg.trainer.log_every_n_steps, cfg.trainer.max_steps),

@@ -4,7 +4,6 @@ Exact resume needs the counters of Lightning's loops, and reporting a killed pro
 may change in any release, so no other module uses them, and tests/training/test_lightning_internals.py shows what changed.
 """
 
-import copy
 import threading
 from multiprocessing.process import BaseProcess
 from subprocess import Popen
@@ -21,7 +20,7 @@ _OBSERVER = "child-process-observer"
 
 def loop_counters(trainer: lightning.Trainer) -> dict[str, Any]:
     """Copy the counters of the training loop, with which Lightning resumes after the batch that just ended."""
-    return copy.deepcopy(trainer.fit_loop.state_dict())
+    return trainer.fit_loop.state_dict()  # built anew from dataclasses
 
 
 def put_loop_counters(checkpoint: dict[str, Any], counters: dict[str, Any] | None) -> None:
@@ -41,6 +40,20 @@ def validate_within_training(trainer: lightning.Trainer) -> None:
     trainer.validating = True
     loop.run()
     trainer.training = True
+
+
+def is_logged(trainer: lightning.Trainer) -> bool:
+    """Return whether the values of the current training step are logged: every few steps, and at the last one.
+
+    In other steps, values are not passed to `log`, which costs a millisecond each. Lightning also logs a step at whose end a callback stops
+    the run, so the values of an earlier step are marked as logged here: it would log them again, under the number of this step.
+    """
+    logged = trainer._logger_connector.should_update_logs or trainer.global_step + 1 >= trainer.max_steps
+    if not logged:
+        for value in trainer.fit_loop.epoch_loop._results.values():
+            if value.meta.fx in ("training_step", "on_before_optimizer_step"):
+                value.has_reset = True
+    return logged
 
 
 def started_as_scripts(launcher: Any) -> list[Popen]:

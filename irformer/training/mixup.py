@@ -47,5 +47,7 @@ class Mixup:
         if self.identity and rng.random() < 0.5:
             return lq, hq
         weight = float(rng.beta(self.beta, self.beta))
-        order = torch.from_numpy(rng.permutation(len(hq))).to(hq.device)
+        order = torch.from_numpy(rng.permutation(len(hq)))
+        if hq.is_cuda:  # a copy from pageable memory would wait for the device
+            order = order.pin_memory().to(hq.device, non_blocking=True)
         return torch.lerp(lq[order], lq, weight), torch.lerp(hq[order], hq, weight)

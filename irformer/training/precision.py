@@ -1,4 +1,6 @@
-"""The numeric precision of a run, selected by name."""
+"""The numeric precision of a run, selected by name, and settings of cuDNN."""
+
+import platform
 
 import torch
 
@@ -46,3 +48,29 @@ def set_precision(word: str, accelerator: str) -> str:
     torch.set_float32_matmul_precision("high" if word == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = word == "tf32"
     return _PRECISIONS[word]
+
+
+def precision_note(precision: str, device: torch.device) -> dict[str, str]:
+    """Return a line, by name, if this device computes in a precision only by emulating it; otherwise nothing.
+
+    Args:
+        precision: Lightning's name of the precision.
+        device: device that trains.
+    """
+    if precision != "bf16-mixed" or device.type != "cpu" or _cpu_has_bf16():
+        return {}
+    return {"bf16": "this CPU has no instructions for bfloat16 and emulates it: fp32 is faster"}
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether the CPU multiplies bfloat16 numbers itself. PyTorch can tell for x86 only; others get the benefit of the doubt."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def benchmark_note(benchmark: bool | None, device: torch.device) -> dict[str, str]:
+    """Return a line, by name, if `trainer.benchmark` has no effect on a device; otherwise nothing."""
+    if benchmark is None or device.type == "cuda":
+        return {}
+    return {"benchmark": f"trainer.benchmark={str(benchmark).lower()} has no effect on {device.type}: cuDNN is for NVIDIA GPUs"}

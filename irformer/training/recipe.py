@@ -11,6 +11,7 @@ from irformer.config.compose import instantiate
 from irformer.data.stages import Stages
 from irformer.errors import UserError
 from irformer.training.contracts import require_optimizer
+from irformer.training.fused import fused_where_possible
 from irformer.training.mixup import Mixup
 
 
@@ -42,8 +43,13 @@ def build_mixup(cfg: DictConfig) -> Mixup | None:
     return None if cfg.mixup is None else Mixup(**_arguments(cfg, "mixup", ("beta", "identity"), required=False))
 
 
-def build_optimizer(cfg: DictConfig, network: nn.Module) -> Callable[..., Optimizer]:
+def build_optimizer(cfg: DictConfig, network: nn.Module, precision: str) -> Callable[..., Optimizer]:
     """Return a factory that builds the optimizer from parameters, after a trial on the network's parameters.
+
+    Args:
+        cfg: the configuration.
+        network: the network.
+        precision: Lightning's name of the precision.
 
     Raises:
         UserError: the optimizer does not exist, or it rejects an argument.
@@ -57,7 +63,7 @@ def build_optimizer(cfg: DictConfig, network: nn.Module) -> Callable[..., Optimi
             "'~optim.optimizer.KEY', add a missing one with +optim.optimizer.KEY=VALUE"
         ) from error
     require_optimizer(tried, str(cfg.optim.optimizer._target_))
-    return build
+    return fused_where_possible(build, type(tried), cfg, precision)
 
 
 def require_start(cfg: DictConfig) -> None:

@@ -37,6 +37,7 @@ from irformer.training.ranks import RankWatch, lost_process
 from irformer.training.resuming import LOGS, RESULTS, Resume, find_resume
 from irformer.training.run_log import LOG, RunLog
 from irformer.training.stopping import KILL, Stopped, StopSignals
+from irformer.training.validation_images import ValidationImages
 from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
 
 
@@ -52,6 +53,7 @@ class Run:
         task: the task.
         module: network, loss and optimizer.
         data: training and validation data.
+        validation: the validation set, and the images of it that `data` contains.
         trainer: Lightning's trainer; its root folder is `folder`.
         test_sets: test sets of the closing benchmark.
         resume: checkpoint to resume from, or None.
@@ -68,6 +70,7 @@ class Run:
     task: Task
     module: RestorationModule
     data: RestorationData
+    validation: ValidationImages
     trainer: lightning.Trainer
     test_sets: list[TestSet]
     resume: Resume | None
@@ -238,6 +241,7 @@ class Run:
 
         record = results_record(str(BEST), self.task, restorer.padding, list(results.values())[-1])
         record["step"] = best.step
+        record["validation"] = self.validation.record
         record["trained_steps"] = self.trainer.max_steps
         write_page(
             self.folder / "report.html",

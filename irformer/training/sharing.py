@@ -60,6 +60,8 @@ def refuse_unsupported_with_fsdp(cfg: DictConfig) -> None:
         return
     if cfg.trainer.accelerator == "cpu" or not torch.cuda.is_available():
         raise UserError("trainer.strategy=fsdp requires GPUs, but none is available: use trainer=ddp, or trainer=ddp_spawn on the CPU")
+    if cfg.trainer.compile is not False:
+        raise UserError("trainer.compile has not been tested with trainer.strategy=fsdp: add trainer.compile=false")
     if cfg.optim.ema is not None:
         raise UserError("trainer.strategy=fsdp shards the weights and does not support weight averaging: add optim.ema=null")
     if cfg.callbacks.get("probe") is not None:

@@ -10,9 +10,9 @@ from torch import nn
 
 from irformer.config.image_sets import TrainingData
 from irformer.data.stages import Stages
-from irformer.data.test_sets import TestSet
 from irformer.tasks.task import Task
 from irformer.training.resuming import Resume
+from irformer.training.validation_images import ValidationImages
 
 
 def takes_norm(cfg: DictConfig) -> bool:
@@ -26,7 +26,7 @@ def run_summary(
     task: Task,
     training: TrainingData,
     stages: Stages,
-    validation: TestSet,
+    validation: ValidationImages,
     network: nn.Module,
     trainer: lightning.Trainer,
     resume: Resume | None,
@@ -49,8 +49,8 @@ def run_summary(
     steps = f"{trainer.max_steps:,} of {sizes[0]}{later}"
     return {
         "task": task.label,
-        "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}; "
-        f"validation on {validation.name}, {len(validation)} images",
+        "data": f"{cfg.data.name}, {len(images)} images, {training.read_from}, LQ {lq}",
+        "validation": validation.summary,
         "network": f"{cfg.model.name}, {parameters:,} parameters",
         "norm": norm,
         "device": f"{trainer.world_size} x {device_name}, precision {trainer.precision}",

@@ -20,6 +20,7 @@ from irformer.core.trust import Trust, shortened, targets
 from irformer.errors import UserError, naming
 from irformer.models.frame import ENLARGING, UPSAMPLER
 from irformer.models.interface import require_network
+from irformer.schema.roles import described
 from irformer.weights.building import build, build_on_meta, first_line
 from irformer.weights.community import load_community, recorded_architecture
 from irformer.weights.formats import describe, our_names, recognize
@@ -70,13 +71,14 @@ def network_record(
     """Describe a network in JSON, with everything needed to rebuild and evaluate it.
 
     Args:
-        model: the `model` part of the configuration, as plain values.
+        model: the `model` part of the configuration, as plain values; keys that only say how it is trained are left out of the record.
         task: name of the task, or None.
         step: optimizer steps so far, or None.
         metrics: metrics of the validation after which the weights are saved.
         task_config: the resolved `task` part of the configuration, as plain values; None leaves it out of the record.
     """
-    record = {"model": dict(model), "task": task, "step": step, "validation": dict(metrics)}
+    described_model = {key: value for key, value in model.items() if described(f"model.{key}").result}
+    record = {"model": described_model, "task": task, "step": step, "validation": dict(metrics)}
     return json.dumps(record if task_config is None else record | {"task_config": dict(task_config)})
 
 

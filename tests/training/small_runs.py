@@ -28,6 +28,7 @@ SMALL = [
     "batch_size=4",
     "patch_size=16",
     "callbacks.probe.every=2",
+    "data.val_images=all",
     "callbacks.monitor=null",  # it logs times
     "name=test",
 ]

@@ -7,6 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import cv2
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -113,7 +114,9 @@ def test_validation_that_starves_the_run_is_told_with_the_keys(tmp_path, monkeyp
     monitor.time.passes(30, run.module, "validation_step")
     console = Console(record=True, width=300, file=io.StringIO())
     run.execute(console)
-    warning = r"validation takes 8\d % of the time: increase trainer.val_check_interval, or use a smaller validation set by data.val=NAME"
+    warning = (
+        r"validation takes 8\d % of the time: increase trainer.val_check_interval, or validate on fewer images by data.val_images=NUMBER"
+    )
     assert [bool(re.match(warning, record.message)) for record in caplog.records if "validation takes" in record.message] == [True]
     lines = console.export_text().splitlines()
     assert lines[-2].startswith("time 1")
@@ -139,6 +142,31 @@ def test_only_the_first_process_notes_it(capsys):
     progress.disable()
     progress.on_train_start(SimpleNamespace(max_steps=500_000, global_step=0, strategy=None), None)
     assert capsys.readouterr().out == ""
+
+
+def test_each_line_shows_the_loss_of_its_own_step(tmp_path, capsys):
+    """Although it is printed a step later."""
+    run = train(build(tmp_path, "trainer.max_steps=5", "trainer.val_check_interval=2", "callbacks.progress.line_seconds=0"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == [f"{step}/5" for step in range(1, 6)]
+    assert [line.partition("loss ")[2].split()[0] for line in lines] == [f"{loss:.4f}" for loss in logged(run, "train/loss")]
+    assert ["val/psnr_y" in line for line in lines] == [False, False, True, True, True]  # step 2 is shown before its validation
+
+
+def test_losses_are_logged_in_every_nth_step_and_the_last(tmp_path):
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, trainer, *arguments):
+            trainer.should_stop = trainer.should_stop or trainer.global_step == 6
+
+    every = train(build(tmp_path / "every", "trainer.max_steps=10"))
+    run = train(build(tmp_path, "trainer.max_steps=10", "trainer.log_every_n_steps=4"))
+    stopped = build(tmp_path / "stopped", "trainer.max_steps=10", "trainer.log_every_n_steps=4")
+    stopped.trainer.callbacks.append(Stop())
+    train(stopped)
+    for name in ("train/loss", "train/grad_norm", "train/skipped_steps"):
+        values = logged(every, name)
+        assert logged(run, name) == [values[3], values[7], values[9]]
+        assert logged(stopped, name) == [values[3]]  # not again at step 6, which Lightning also logs
 
 
 def test_numbers_that_are_always_logged(tmp_path):

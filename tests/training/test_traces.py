@@ -63,7 +63,7 @@ def test_each_start_leaves_an_entry_and_its_lines(tmp_path, words, monkeypatch):
     for name in ("job", odd):
         status, printed = type_words(tmp_path, *words, f"name='{name}'", "logger=csv")
         assert status == 0, printed
-        assert f"folder   runs/{name}\n" in printed
+        assert f"folder      runs/{name}\n" in printed
         assert f"wrote runs/{name}/results.json\n" in printed
     first = (tmp_path / "runs/job/log.txt").read_text()
     status, printed = type_words(tmp_path, "resume=runs/job", "trainer.max_steps=3")
@@ -84,7 +84,7 @@ def test_each_start_leaves_an_entry_and_its_lines(tmp_path, words, monkeypatch):
     lines = log.splitlines()
     assert lines[0] == f"# {start['started']} {start['host']}: {start['command']}"
     assert f"# {resumed['started']} {resumed['host']}: {resumed['command']}" in lines
-    for part in ("task     sr_x2", "folder   runs/job", "wrote runs/job/report.html"):
+    for part in ("task        sr_x2", "folder      runs/job", "wrote runs/job/report.html"):
         assert lines.count(part) == 2, part
     for part in ("step 2/2  ", "step 3/3  ", "bicubic", "measured "):
         assert part in log, part

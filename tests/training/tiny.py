@@ -22,6 +22,7 @@ TINY = [
     "patch_size=16",
     "trainer.log_every_n_steps=1",
     "trainer.val_check_interval=1000",
+    "data.val_images=all",
     "callbacks.probe=null",
     "name=tiny",
 ]

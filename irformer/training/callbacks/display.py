@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import cv2
@@ -16,11 +17,25 @@ from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair
 from irformer.evaluation.restorers import to_image, to_tensor
+from irformer.training.host_copies import HostCopy
 from irformer.training.module import RestorationModule
 from irformer.training.run_log import log_only
 
 # Steps on a CPU that are worth a warning: the smallest network takes hours for them.
 _LONG_RUN = 50_000
+
+
+# Seconds between two updates of the bar.
+_BAR_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Update:
+    """An update of the display that waits for its loss: whether it moves the bar, and the line to print, if any, without the loss."""
+
+    loss: HostCopy
+    moves: bool
+    line: str | None
 
 
 class Progress(ProgressBar):
@@ -37,6 +52,7 @@ class Progress(ProgressBar):
         self._bar: tqdm | None = None
         self._last_line = self._last_moved = 0.0
         self._shown: dict[str, str] = {}
+        self._due: _Update | None = None
 
     def disable(self) -> None:
         """Disable the display; Lightning calls this on all processes except the main one."""
@@ -59,29 +75,45 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the display; the loss is fetched from the device only when it is shown."""
+        """Update the display. What is due is shown one step later, when the device has computed its loss, except after the last step."""
         if not self._enabled:
             return
+        self._show_due()
         now = time.monotonic()
-        last = trainer.global_step == trainer.max_steps
+        step, last = trainer.global_step, trainer.global_step == trainer.max_steps
         if self._bar is not None:
-            self._bar.n = trainer.global_step
-            if now - self._last_moved > 0.5 or last:
-                self._last_moved = now
-                self._bar.set_postfix({"loss": f"{outputs['loss'].item():.4f}", **self._shown})
+            self._bar.n = step
+        moves = self._bar is not None and (now - self._last_moved > _BAR_SECONDS or last)
+        line = None
         if now - self._last_line > self.line_seconds or last:
             self._last_line = now
-            rate = (trainer.global_step - self._first_step) / max(now - self._started, 1e-9)
-            left = (trainer.max_steps - trainer.global_step) / max(rate, 1e-9)
-            shown = "".join(f"  {name} {value}" for name, value in self._shown.items())
-            line = (
-                f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} it/s  {tqdm.format_interval(left)} left  "
-                f"loss {outputs['loss'].item():.4f}{shown}"
-            )
+            rate = (step - self._first_step) / max(now - self._started, 1e-9)
+            left = (trainer.max_steps - step) / max(rate, 1e-9)
+            line = f"step {step}/{trainer.max_steps}  {rate:.2f} it/s  {tqdm.format_interval(left)} left"
+        if moves:
+            self._last_moved = now
+        if moves or line is not None:
+            self._due = _Update(HostCopy(outputs["loss"]), moves, line)
+        if last:
+            self._show_due()
+
+    def _show_due(self) -> None:
+        if self._due is None:
+            return
+        due, self._due = self._due, None
+        loss = f"{due.loss.read()[0]:.4f}"
+        if due.moves and self._bar is not None:
+            self._bar.set_postfix({"loss": loss, **self._shown})
+        if due.line is not None:
+            line = "  ".join([due.line, f"loss {loss}", *(f"{name} {value}" for name, value in self._shown.items())])
             if self._bar is None:
                 print(line, flush=True)
             else:
                 log_only.info(line)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show what is due before a validation, which may take long."""
+        self._show_due()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Store the validation metrics for the next update."""
@@ -94,6 +126,7 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""
+        self._show_due()
         if self._bar is not None:
             self._bar.close()
             self._bar = None

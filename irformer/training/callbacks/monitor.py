@@ -150,7 +150,7 @@ class Monitor(lightning.Callback):
             return ""
         return (
             f"validation takes {100 * share:.0f} % of the time: increase trainer.val_check_interval, "
-            f"or use a smaller validation set by data.val=NAME or data.val=FOLDER"
+            f"or validate on fewer images by data.val_images=NUMBER or on another set by data.val=NAME"
         )
 
     def _spent(self) -> tuple[float, float]:

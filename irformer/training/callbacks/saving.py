@@ -1,6 +1,7 @@
 """Callbacks that save a run's state: averaged weights, the last checkpoint, the best weights."""
 
 import io
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,15 @@ from torch import Tensor
 from irformer.core.faults import DISK_FULL
 from irformer.core.files import file_sizes, write_atomically
 from irformer.errors import UserError
-from irformer.training.callbacks.guard import step_was_skipped
+from irformer.training.callbacks.guard import TooManySkippedStepsError, guard_of
 from irformer.training.lightning_internals import loop_counters, put_loop_counters, validate_within_training
 from irformer.training.module import RestorationModule
 from irformer.training.resuming import LOGS, PREVIOUS, STATE
 from irformer.training.stopping import StopSignals
 from irformer.weights.checkpoints import LAST
 from irformer.weights.reading import RECORD
+
+_log = logging.getLogger(__name__)
 
 
 class Ema(WeightAveraging):
@@ -36,27 +39,57 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)
+        super().__init__(use_buffers=False)
         self.decay = decay
-        self._step = 0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Create the average on the training device: the weights are still on the CPU here, and Lightning would leave it there."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Collect what to average."""
+        average = self._average_model
+        assert average is not None
+        self._started = bool(average.n_averaged > 0)
+        self._latest_update_step = trainer.global_step
+        self._averaged: list[Tensor] = list(average.module.parameters())
+        self._current: list[Tensor] = list(pl_module.parameters())
+        self._copied = list(zip(average.module.buffers(), pl_module.buffers(), strict=True))
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the average after each step that was not skipped."""
-        self._step = trainer.global_step
-        if step_was_skipped(trainer):
+        """Update the average after each step that was not skipped; `AveragedModel` itself would read its counter from the device twice."""
+        step = trainer.global_step
+        if step == self._latest_update_step:  # more batches to accumulate
             return
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._latest_update_step = step
+        guard = guard_of(trainer)
+        skipped = False if guard is None else guard.skips
+        if not self._started:
+            skipped = bool(skipped)
+        if skipped is True:
+            return
+        average = self._average_model
+        assert average is not None
+        with torch.no_grad():
+            if self._started:
+                target = self._current if skipped is False else _chosen(skipped, self._averaged, self._current)
+                torch._foreach_lerp_(self._averaged, target, 1 - min(self.decay, (1 + step) / (10 + step)))
+            else:
+                torch._foreach_copy_(self._averaged, self._current)
+            for copy, buffer in self._copied:
+                copy.copy_(buffer)
+            average.n_averaged.add_(1 if skipped is False else skipped == 0)
+        self._started = True
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], _updates: Tensor | int) -> None:
-        decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+def _chosen(first: Tensor, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    """Return the tensors `a` if the scalar `first` is 1 and `b` if it is 0, without reading it; all values must be finite."""
+    chosen = list(torch._foreach_mul(a, first))
+    torch._foreach_add_(chosen, torch._foreach_mul(b, 1 - first))
+    return chosen
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -180,7 +213,8 @@ class LastCheckpoint(lightning.Callback):
         With several processes, only one has the error; the others are within a step and cannot participate in saving.
         """
         between_steps = self._loops is not None and trainer.training
-        if isinstance(exception, UserError) and trainer.world_size == 1 and between_steps:
+        can_be_fixed = isinstance(exception, UserError) and not isinstance(exception, TooManySkippedStepsError)
+        if can_be_fixed and trainer.world_size == 1 and between_steps:
             self._save(trainer, validation_due=False)
         if self.stop.received is None:
             self.stop.release()  # so that a signal ends a run that hangs after an error
@@ -196,6 +230,9 @@ class LastCheckpoint(lightning.Callback):
         return trainer.strategy.reduce_boolean_decision(self.stop.received is not None, all=False)
 
     def _save(self, trainer: lightning.Trainer, validation_due: bool) -> None:
+        guard = guard_of(trainer)
+        if guard is not None:
+            guard.settle(trainer)  # a step at which the guard ends the run is not saved
         for logger in trainer.loggers:
             logger.save()  # flush the logs before their sizes are recorded
         self._saved = (self._step, validation_due)
@@ -238,10 +275,13 @@ class BestWeights(lightning.Callback):
         self.save = save
         self.best = -float("inf")
         self._higher_is_better = True
+        self._images: list[str] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Start from the worst score of the metric."""
         assert isinstance(pl_module, RestorationModule)
+        validation = trainer.datamodule.validation  # type: ignore[attr-defined]
+        self._images = [f"{validation.name}/{pair.name}" for pair in validation.pairs]
         self._higher_is_better = next(iter(pl_module.task.metrics.values())).higher_is_better
         if not self._higher_is_better and self.best == -float("inf"):
             self.best = float("inf")
@@ -261,9 +301,16 @@ class BestWeights(lightning.Callback):
                 self.save(weights, trainer.global_step, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"best": self.best}
+        """The best score so far, and the images on which it was measured."""
+        return {"best": self.best, "images": self._images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best score of the interrupted run."""
-        self.best = state_dict["best"]
+        """Go on from the best score of the interrupted run, unless this run validates on other images, where it means nothing."""
+        images = state_dict.get("images", self._images)  # absent in the checkpoints of older runs
+        if images == self._images:
+            self.best = state_dict["best"]
+        else:
+            _log.warning(
+                "the run validates on other images than before (%d instead of %d): its next validation replaces the best weights",
+                *(len(self._images), len(images)),
+            )
