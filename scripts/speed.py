@@ -1,4 +1,4 @@
-"""Measure speed and memory on this machine: `python scripts/speed.py data|memory`."""
+"""Measure speed and memory on this machine: `python scripts/speed.py all`, or one of the subcommands that `--help` lists."""
 
 from irformer.entry import speed
 

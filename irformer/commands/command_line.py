@@ -106,9 +106,14 @@ def speed() -> argparse.ArgumentParser:
     measured = argparse.ArgumentParser(add_help=False)
     measured.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
     measured.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write speed.md, speed.json and figures to this folder (default for all: runs/speed)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write speed.md, speed.json and figures to this folder (default for all and scaling: runs/speed)",
     )
-    measured.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
+    measured.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (the default) uses a CUDA GPU if available"
+    )
     measured.add_argument("--threads", type=_positive, help="threads of PyTorch's operators (default: PyTorch's own choice)")
     measured.add_argument("--rounds", type=_positive, help="measurements of each alternative (default 10, 3 with --quick)")
     measured.add_argument("--quick", action="store_true", help="smaller sizes and 3 rounds: to see that everything works, not to cite")
@@ -116,12 +121,18 @@ def speed() -> argparse.ArgumentParser:
     compared = argparse.ArgumentParser(add_help=False)
     compared.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln; norm: all)")
     compared.add_argument("--compile", action="store_true", help="measure irformer's networks compiled as well; compiling takes minutes")
-    networks = argparse.ArgumentParser(add_help=False, parents=[compared])
+    networks = argparse.ArgumentParser(add_help=False)
     networks.add_argument("--models", nargs="+", metavar="NAME", help="only these models")
     networks.add_argument(
-        "--precision", nargs="+", choices=("fp32", "bf16"), help="bf16 means autocast (default: fp32 on the CPU, both on a GPU)"
+        "--precision",
+        nargs="+",
+        choices=("fp32", "bf16"),
+        help="bf16 means autocast (default: fp32 on the CPU, both on a GPU; loop: bf16 on a GPU)",
     )
     networks.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
+    steps = argparse.ArgumentParser(add_help=False)
+    steps.add_argument("--batch", type=_positive, help="patches in a batch (default: depends on the model)")
+    steps.add_argument("--patch", type=_positive, help="patch size in pixels (default: depends on the model)")
     what = parser.add_subparsers(dest="what", required=True)
 
     everything = what.add_parser("all", parents=[measured], help="all of the following, written to one folder")
@@ -130,16 +141,13 @@ def speed() -> argparse.ArgumentParser:
         "--page", type=Path, metavar="FILE", help=f"also write the results between the lines {START} and {END} of a page"
     )
     everything.set_defaults(norms=None, models=None, precision=None, scale=None, batch=None, patch=None, size=None, seconds=None)
-    train = what.add_parser("train", parents=[networks, measured], help="one training step: forward, loss, backward, optimizer")
-    train.add_argument("--batch", type=_positive, help="patches in a batch (default: depends on the model)")
-    train.add_argument("--patch", type=_positive, help="patch size in pixels (default: depends on the model)")
-    infer = what.add_parser("infer", parents=[networks, measured], help="restoring one image")
+    what.add_parser("train", parents=[networks, compared, steps, measured], help="one training step: forward, loss, backward, optimizer")
+    infer = what.add_parser("infer", parents=[networks, compared, measured], help="restoring one image")
     infer.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: depends on the model)")
     what.add_parser(
         "norm", parents=[compared, measured], help="norms by themselves against F.layer_norm, and against each other in a network"
     )
-    loop = what.add_parser("loop", parents=[measured], help="whole steps of the training loop at its defaults against bare steps")
-    loop.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), help="default: fp32 on the CPU, bf16 on a GPU")
+    what.add_parser("loop", parents=[networks, steps, measured], help="whole steps of the training loop at its defaults against bare steps")
     memory = what.add_parser("memory", parents=[measured], help="peak memory of restoring an image, in a process for each network")
     memory.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
     memory.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512)")

@@ -23,11 +23,12 @@ from irformer.speed.machine import describe_machine
 from irformer.speed.pipeline import SyntheticSet, data_rates, data_section, memory_over_batches
 from irformer.speed.speed_report import Section, SpeedReport
 from irformer.tasks.task import Task
+from irformer.training.network_call import CallSettings, build_call
 from irformer.training.precision import set_precision
 
 _ROUNDS, _QUICK_ROUNDS = 10, 3
 _ALL = ("infer", "train", "norm", "loop", "memory", "data", "startup", "scaling")
-_ALL_FOLDER = Path("runs/speed")
+_FOLDER = Path("runs/speed")
 _QUICK_NOTE = "--quick: smaller sizes, fewer networks and fewer rounds, to see that everything works; do not cite these numbers."
 
 
@@ -49,13 +50,13 @@ class _Context:
         rates: the device and its rates.
         rounds: number of rounds.
         quick: whether sizes are small.
-        figure: the file of a figure.
+        figures: the files to which a figure is drawn.
     """
 
     rates: RateCache
     rounds: int
     quick: bool
-    figure: Path
+    figures: tuple[Path, ...]
 
     @property
     def device(self) -> torch.device:
@@ -65,17 +66,22 @@ class _Context:
 
 def _measure(arguments: argparse.Namespace) -> None:
     """Run one subcommand or all. The files are written after each, so that an interruption loses only the one that is running."""
-    folder = arguments.out or (_ALL_FOLDER if arguments.what == "all" else None)
+    folder = arguments.out or (_FOLDER if arguments.what in ("all", "scaling") else None)
     for needed in {folder, arguments.json and arguments.json.parent} - {None}:
         require_writable(needed)  # before minutes of measurements
     page = getattr(arguments, "page", None)
+    figures = [folder / name for name in ("scaling.png", "scaling.svg")] if folder else []
     if page is not None:
         _parts_of_page(page)
+        figures.append(page.parent / "scaling.svg")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     set_precision("fp32", "auto")  # without TensorFloat-32, for all networks
+    on = device(arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if getattr(arguments, "compile", False):
+        _require_compiler(on)
     rounds = arguments.rounds or (_QUICK_ROUNDS if arguments.quick else _ROUNDS)
-    context = _Context(RateCache(device(arguments.device)), rounds, arguments.quick, (folder or Path()) / "scaling.png")
+    context = _Context(RateCache(on), rounds, arguments.quick, tuple(figures))
     report = SpeedReport(describe_machine(context.device), [], [_QUICK_NOTE] if arguments.quick else [])
     console = readable_console()
     files = [arguments.json] if arguments.json else []
@@ -98,6 +104,13 @@ def _measure(arguments: argparse.Namespace) -> None:
         print(f"wrote {file}")
 
 
+def _require_compiler(on: torch.device) -> None:
+    """Check that networks can be compiled, before minutes of measurements."""
+    call, notes = build_call(CallSettings(compile=True), torch.nn.Identity(), on, sizes=1, deterministic=False)
+    if call.mode is None:
+        raise UserError(f"--compile: {notes['compile'].partition('has no effect: ')[2]}; measure without it")
+
+
 def _parts_of_page(page: Path) -> tuple[str, str]:
     """Return what stands before and after the generated part of a page."""
     text = page.read_text(encoding="utf-8")
@@ -112,11 +125,15 @@ def _say(what: str) -> None:
 
 
 def _train(arguments: argparse.Namespace, context: _Context) -> Section:
-    cases = _selected(training_step.QUICK if context.quick else training_step.CASES, arguments, training_step.Step("", 2, 1, 32))
-    changes = {name: value for name in ("batch", "patch") if (value := getattr(arguments, name)) is not None}
-    cases = [replace(case, **changes) for case in cases]
+    cases = _steps(training_step.QUICK if context.quick else training_step.CASES, arguments)
     found = _compared(training_step.compare_steps, cases, context, _options(arguments, context))
     return _comparisons("train", "Training steps", found)
+
+
+def _steps(cases: Sequence[training_step.Step], arguments: argparse.Namespace) -> list[training_step.Step]:
+    """Return the cases of the models on the command line, with its batch and patch size."""
+    changes = {name: value for name in ("batch", "patch") if (value := getattr(arguments, name)) is not None}
+    return [replace(case, **changes) for case in _selected(cases, arguments, training_step.Step("", 2, 1, 32))]
 
 
 def _infer(arguments: argparse.Namespace, context: _Context) -> Section:
@@ -184,7 +201,7 @@ def _norm(arguments: argparse.Namespace, context: _Context) -> Section:
 
 def _loop(arguments: argparse.Namespace, context: _Context) -> Section:
     found = []
-    for case in loop_overhead.QUICK if context.quick else loop_overhead.CASES:
+    for case in _steps(loop_overhead.QUICK if context.quick else loop_overhead.CASES, arguments):
         for precision in arguments.precision or ["bf16" if context.device.type == "cuda" else "fp32"]:
             _say(f"loop, {case.title}, {precision}")
             with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
@@ -216,10 +233,10 @@ def _scaling(arguments: argparse.Namespace, context: _Context) -> Section:
     title = (
         f"Restoring with {scaling_curves.MODEL} and its variants on {machine.device_name}, {machine.threads} threads, {machine.date[:10]}"
     )
-    scaling_curves.draw_scaling(curves, title, context.figure)
-    lines = [f"{curve.quantity}, {curve.norm}: slope {curve.slope:.2f}" for curve in curves]
-    print(f"wrote {context.figure}")
-    return Section("scaling", "Scaling", [scaling_curves.scaling_table(curves)], lines, curves, context.figure.name)
+    for file in context.figures:
+        scaling_curves.draw_scaling(curves, title, file)
+        print(f"wrote {file}")
+    return Section("scaling", "Scaling", [scaling_curves.scaling_table(curves)], [], curves, "scaling.svg")
 
 
 def _data(arguments: argparse.Namespace, context: _Context) -> Section:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.speed.floors import Cost, Rates, measure_rates
@@ -107,6 +108,17 @@ class Options:
                 Setting(norm, precision, compiled) for compiled in ([False, True] if self.compile else [False]) for norm in self.norms
             ]
         return found
+
+
+def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Compile a network for inputs of one size, as `trainer.compile=true` does."""
+    call: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    return call
+
+
+def forget_compiled() -> None:
+    """Drop all compiled code: after a few networks of the same class, PyTorch would run the next one uncompiled without an error."""
+    torch.compiler.reset()
 
 
 class RateCache:

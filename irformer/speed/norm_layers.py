@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from irformer.config.compose import instantiate, norm_config
 from irformer.norms import NormScheme
 from irformer.reporting.tables import Cell, ResultTable
-from irformer.speed.alternatives import milliseconds
+from irformer.speed.alternatives import forget_compiled, milliseconds
 from irformer.speed.measure import Spread, Timing, interleaved, ratio
 from irformer.speed.restoring import Restoring
 from irformer.speed.training_step import Step
@@ -57,6 +57,8 @@ def time_norms(shape: Shape, part: str, norms: Sequence[str], device: torch.devi
     Raises:
         UserError: unknown norm.
     """
+    if compile:
+        forget_compiled()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator).to(device).requires_grad_(part == BACKWARD)
     gradient = torch.randn(shape, generator=generator).to(device)
@@ -67,7 +69,7 @@ def time_norms(shape: Shape, part: str, norms: Sequence[str], device: torch.devi
         norm = scheme.block(shape[-1]).to(device)
         calls[name] = partial(run, norm)
         if compile:
-            calls[f"{name} compiled"] = partial(run, torch.compile(norm))
+            calls[f"{name} compiled"] = partial(run, torch.compile(norm, dynamic=False))
     timings = interleaved(calls, device, rounds)
     ratios = {name: ratio(timing, timings[REFERENCE]) for name, timing in timings.items() if name != REFERENCE}
     return NormTimes(shape, part, tuple(timings.values()), ratios)

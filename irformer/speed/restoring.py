@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare
+from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare, compiled, forget_compiled
 from irformer.speed.floors import forward_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
 
@@ -38,7 +38,7 @@ CASES = (
     Restoring("hat_mini", 2, 64),
     Restoring("restormer", None, 128),
 )
-QUICK = (Restoring("swinir_light", 2, 64), Restoring("hat_mini", 2, 32))
+QUICK = (Restoring("swinir_light", 2, 64),)
 
 
 def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Comparison:
@@ -52,6 +52,8 @@ def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Co
     Raises:
         UserError: the model or a norm is unknown.
     """
+    if options.compile:
+        forget_compiled()
     networks, note = networks_to_compare(case.model, case.scale, options.norms, options.official)
     cost = {
         name: forward_cost(networks[options.norms[0]], case.size, case.size, element_bytes=DTYPES[name].itemsize)
@@ -63,7 +65,7 @@ def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Co
     calls: dict[Setting, Callable[[], object]] = {}
     for setting in options.settings(OFFICIAL in networks):
         network = networks[setting.network]
-        calls[setting] = partial(_restore, torch.compile(network) if setting.compiled else network, image, setting)
+        calls[setting] = partial(_restore, compiled(network) if setting.compiled else network, image, setting)
     return compare(case.title, calls, cost, rates, options, [note] if note else [])
 
 

@@ -23,8 +23,10 @@ from irformer.speed import (
     training_step,
 )
 from irformer.speed.alternatives import Options, RateCache, Setting
+from irformer.speed.measure import Spread, Timing
 from irformer.speed.restoring import Restoring
 from irformer.speed.training_step import Step
+from irformer.speed.verdicts import Finding
 
 MIB = 2**20
 
@@ -118,7 +120,7 @@ def test_compiled_networks_are_compared_with_each_other():
 
 def test_a_compiled_network_is_measured(monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(restoring, "compiled", lambda network: compiled.append(network) or network)
     case = Restoring("swinir_tiny", 2, 8)
     found = restoring.compare_restoring(
         case, RateCache(torch.device("cpu")), Options(1, ("ln",), compile=True, official=False, profiled=False)
@@ -223,10 +225,35 @@ def test_everything_ends_in_one_folder_and_on_a_page(tmp_path, monkeypatch, caps
     text = (tmp_path / "out/speed.md").read_text()
     assert text.startswith("    python speed.py")
     assert "## Restoring images" in text
-    assert "![Scaling](scaling.png)" in text
+    assert "![Scaling](scaling.svg)" in text
     assert (tmp_path / "out/scaling.png").is_file()
+    assert (tmp_path / "scaling.svg").is_file(), "beside the page"
     assert page.read_text() == f"before\n{START}\n\n{text}\n{END}\nafter\n"
     assert f"wrote {tmp_path / 'out/speed.json'}" in capsys.readouterr().out
+
+
+def test_compiling_needs_a_compiler(monkeypatch, capsys):
+    def missing() -> str:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", missing)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "infer", "--compile", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        command.speed()
+    assert capsys.readouterr().err.startswith("error: --compile: on the CPU it needs a C++ compiler")
+
+
+@pytest.mark.parametrize("words", [[], ["--models", "swinir_tiny", "--batch", "1", "--patch", "8"]])
+def test_the_loop_is_that_of_the_chosen_step(words, monkeypatch):
+    timed = []
+    result = loop_overhead.LoopTimes(
+        "loop",
+        (Timing("loop", (1.0,)), Timing("bare step", (1.0,))),
+        Finding("loop / bare step", "loop", Spread(1.0, 1.0, 1.0), None),
+    )
+    monkeypatch.setattr(loop_overhead, "time_loop", lambda case, *_others: timed.append(case) or result)
+    measured(monkeypatch, "loop", *words)
+    assert timed == [Step("swinir_tiny", 2, 1, 8) if words else loop_overhead.QUICK[0]]
 
 
 def test_what_cannot_be_written_is_reported_before_measuring(tmp_path, monkeypatch, capsys):
