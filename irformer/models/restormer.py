@@ -229,7 +229,8 @@ class Restormer(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
         H, W = lq.shape[2:]
-        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        # In this memory format the norms need no transposed copies, and the convolutions keep it.
+        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple)).contiguous(memory_format=torch.channels_last)
         if self.scale > 1:
             pixels = F.interpolate(pixels, scale_factor=self.scale, mode="bicubic")
         out = self.output(self._body(self.patch_embed(pixels))) + pixels
