@@ -40,16 +40,28 @@ def restore() -> argparse.ArgumentParser:
 
 def export() -> argparse.ArgumentParser:
     """Return the parser of export.py."""
-    parser = argparse.ArgumentParser(description="Export the network of a checkpoint to one file that irformer or the official code loads.")
+    parser = argparse.ArgumentParser(
+        description="Export the network of a checkpoint to a file that irformer or the official code loads, or to a folder for a hub."
+    )
     parser.add_argument("checkpoint", type=Path, help="a run's folder or a weights file")
-    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument("out", type=Path, help="the file to write, or the folder with --format hub")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "official"),
+        choices=("safetensors", "official", "hub"),
         default="safetensors",
         help="safetensors (default): irformer's own format, with the configuration inside; official: the layout of the official code, "
-        "as .pth or .safetensors by the suffix of OUT",
+        "as .pth or .safetensors by the suffix of OUT; hub: a folder with model.safetensors, a model card (README.md) and the license",
     )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="hub: results.json files of benchmarks for the card. Default: the results of the run",
+    )
+    parser.add_argument("--license", metavar="NAME", help="hub: SPDX identifier of the license of the weights, such as Apache-2.0")
+    parser.add_argument("--license-file", type=Path, metavar="FILE", help="hub: the text of the license, copied to LICENSE")
     parser.add_argument(
         "--training-patch-size",
         type=int,

@@ -34,6 +34,8 @@ class Network(Protocol):
     default) leaves padding to the network."""
     channels_first: bool
     """Whether the groups output [B, C, H, W] (the default) instead of [B, H, W, C]."""
+    channels_last: bool
+    """Whether the network computes in torch.channels_last, whatever the memory format of its input. Default: not `channels_first`."""
     checkpointing: bool
     """Whether training recomputes the activations of each group in the backward pass instead of keeping them. The network starts with
     False, and `model.checkpointing=true` sets True; a network without this attribute does not support it."""
@@ -71,6 +73,12 @@ def is_channels_first(network: nn.Module) -> bool:
     """Return whether a network's groups output [B, C, H, W] instead of [B, H, W, C]."""
     first: Any = getattr(network, "channels_first", True)
     return first
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Return whether a network computes in torch.channels_last, whatever the memory format of its input."""
+    last: Any = getattr(network, "channels_last", not is_channels_first(network))
+    return last
 
 
 def channels_of_groups(network: nn.Module) -> list[int]:

@@ -164,6 +164,7 @@ class Restormer(nn.Module):
     """
 
     channels_first = True
+    channels_last = True
     test_padding: TestPadding = "reflect_min"
 
     def __init__(
