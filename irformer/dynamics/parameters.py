@@ -22,13 +22,13 @@ class MeasuredWeights(NamedTuple):
 
     Args:
         kind: `final_norm`, `position_bias` or `scale_invariant`.
-        index: place among those of this kind, from 0, in order of depth.
+        place: place among those of this kind, from 0, in order of depth.
         name: name of the module, `final_norm`, or the name of a set of scale-invariant weights.
         values: the value of each statistic.
     """
 
     kind: str
-    index: int
+    place: int
     name: str
     values: dict[str, float]
 

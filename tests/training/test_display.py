@@ -91,7 +91,7 @@ def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):
         f"probe {75 / total:.1f} %, checkpoints {100 * checkpoints / total:.1f} %"
     ]
     record = monitor_of(run).closing_record()["time"]
-    assert record["seconds"] == pytest.approx(total)
+    assert record["seconds"] == pytest.approx(total, abs=0.06)  # one decimal
     assert record["shares"]["probe"] == pytest.approx(0.75 / total, abs=1e-4)
     assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
     # A step waits for two samples and trains for 3 s, on two patches of 32 x 32 HQ pixels. Nothing else between steps takes time.

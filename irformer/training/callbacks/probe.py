@@ -125,8 +125,11 @@ class Probe(lightning.Callback):
         """Probe every few steps, and once per step with several accumulated batches."""
         step = trainer.global_step
         if step != self._last_step and trainer.is_global_zero and self._is_due(trainer, step):
+            batches: dict[Source, Tensor] = {"probe": self._batch}
+            if self.training_batches:
+                batches["training"] = batch["lq"]
             with trainer.profiler.profile("probe"):  # type: ignore[attr-defined]
-                self._probe(trainer, {"probe": self._batch} | ({"training": batch["lq"]} if self.training_batches else {}))
+                self._probe(trainer, batches)
         self._last_step = step
 
     def _is_due(self, trainer: lightning.Trainer, step: int) -> bool:
@@ -150,8 +153,8 @@ class Probe(lightning.Callback):
         if self.weights:
             last = energies.get(self._groups[-1]) if self._groups else None
             rows += [
-                Row(step, index, name, statistic, value, kind, "weights")
-                for kind, index, name, values in measure_weights(self._network, last)
+                Row(step, place, name, statistic, value, kind, "weights")
+                for kind, place, name, values in measure_weights(self._network, last)
                 for statistic, value in values.items()
             ]
         append_rows(self._folder / "dynamics.csv", rows)
