@@ -14,7 +14,7 @@ from irformer.imaging.images import write_image
 from irformer.training.build import build_run
 from irformer.weights.checkpoints import save_network
 
-FIGURES = [name for name in options("experiment") if name.startswith("figure1")]
+FIGURES = [name for name in options("experiment") if name.startswith(("figure1", "lab_"))]
 RECIPES = [name for name in options("experiment") if name not in FIGURES]
 
 HALVES = {500_000: [250_000, 400_000, 450_000, 475_000], 1_600_000: [800_000, 1_200_000, 1_400_000, 1_500_000, 1_600_000]}
