@@ -1,9 +1,11 @@
 """The fast moments of the CPU and the closed form of the norms' backward pass, against plain operations in float64."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from irformer.norms import moments
+from irformer.norms import ILN, BatchNorm, InstanceNorm, moments
 from irformer.norms.moments import apply_moments, normalize, normalize_plainly
 
 # Features [B, H, W, C] or, with the channels second, [B, C, H, W]: sizes that fold into many columns, and sizes that do not fold.
@@ -92,3 +94,19 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("norm", [ILN, InstanceNorm, partial(BatchNorm, running=False)], ids=["image", "instance", "batch"])
+def test_the_memory_format_changes_neither_the_result_nor_its_gradient(norm):
+    layer = norm(60, channels_first=True)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = _features((2, 60, 16, 24)).contiguous(memory_format=memory_format).requires_grad_()
+        y, scale = layer(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        loss = (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum() + (0 if scale is None else scale.sum())
+        found.append((y, scale, *torch.autograd.grad(loss, (x, layer.weight, layer.bias))))
+    for first, last in zip(*found, strict=True):
+        torch.testing.assert_close(first, last, rtol=1e-4, atol=1e-4)

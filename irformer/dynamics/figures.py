@@ -1,6 +1,5 @@
 """Figures of training dynamics, from dynamics.csv."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +13,33 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from irformer.dynamics.dynamics_csv import Source, read_rows
+from irformer.dynamics.selection import GROUPS
+
 
 @dataclass(frozen=True)
 class Curve:
-    """A statistic of one group's output during training: steps and values, both [N]."""
+    """A statistic of one layer during training: steps and values, both [N]."""
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
-Dynamics = dict[str, list[Curve]]  # by statistic, one curve per group in order of depth
+Dynamics = dict[str, list[Curve]]  # by statistic, one curve per layer in order of depth
 
 
-def read_dynamics(path: Path) -> Dynamics:
-    """Read a run's dynamics.csv."""
+def read_dynamics(path: Path, kind: str = GROUPS, source: Source = "probe") -> Dynamics:
+    """Read the curves of one kind of layers from a run's dynamics.csv.
+
+    Args:
+        path: the file; `irformer.dynamics.dynamics_csv` describes it.
+        kind: the word of `callbacks.probe.layers` that selected the layers.
+        source: what the values were computed from.
+    """
     points: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            points[row["statistic"], int(row["layer"])].append((int(row["step"]), float(row["value"])))
+    for row in read_rows(path):
+        if (row.kind, row.source) == (kind, source):
+            points[row.statistic, row.layer].append((row.step, row.value))
     dynamics: Dynamics = defaultdict(list)
     for (statistic, _), values in sorted(points.items()):
         steps, numbers = zip(*values, strict=True)

@@ -107,6 +107,8 @@ class DRCT(WindowTransformer):
         drop_path_rate: stochastic depth rate at the end of the network, increasing linearly from 0 over the depth.
     """
 
+    block_names = ("layers.*.swin*",)
+
     def __init__(
         self,
         norm: NormScheme,

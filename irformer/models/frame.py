@@ -1,5 +1,7 @@
 """The framework that SwinIR, HAT and DRCT share: everything except their groups of blocks."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,6 +48,8 @@ class WindowTransformer(nn.Module):
     """
 
     channels_first = False
+    block_names: ClassVar[tuple[str, ...]]  # patterns of module names
+    attention_names: ClassVar[tuple[str, ...]] = ("**.attn",)
     test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, whose official test code uses BasicSR
 
     def __init__(
@@ -108,6 +112,12 @@ class WindowTransformer(nn.Module):
     def group_channels(self) -> dict[str, int]:
         """Output channels C of each group."""
         return dict.fromkeys(self.groups, self.conv_first.out_channels)
+
+    @property
+    def layer_names(self) -> dict[str, tuple[str, ...]]:
+        """Patterns of the names of blocks, attention, MLPs and norms, the ends' norms included."""
+        norms = ("**.norm1", "**.norm2", "patch_embed.norm", "norm")
+        return {"blocks": self.block_names, "attention": self.attention_names, "mlp": ("**.mlp",), "norms": norms}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

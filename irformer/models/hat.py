@@ -41,6 +41,8 @@ class GlobalAverage(nn.Module):
     In float16, the sum over a large image overflows although the mean does not.
     """
 
+    channels_first = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean of each channel, in the dtype of x."""
         return x.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
@@ -53,6 +55,8 @@ class ChannelAttention(nn.Module):
         dim: number of channels C.
         squeeze_factor: ratio of C to the channels of the bottleneck; at most C.
     """
+
+    channels_first = True
 
     def __init__(self, dim: int, squeeze_factor: int) -> None:
         super().__init__()
@@ -76,6 +80,8 @@ class ChannelAttentionBlock(nn.Module):
         compress_ratio: ratio of C to the channels between the convolutions; at most C.
         squeeze_factor: ratio of C to the channels of the bottleneck in the channel attention; at most C.
     """
+
+    channels_first = True
 
     def __init__(self, dim: int, compress_ratio: int, squeeze_factor: int) -> None:
         super().__init__()
@@ -257,6 +263,9 @@ class HAT(WindowTransformer):
         qkv_bias: add a bias to queries, keys and values.
         drop_path_rate: stochastic depth rate of the last hybrid attention block, increasing linearly from 0 over the depth.
     """
+
+    block_names = ("layers.*.residual_group.blocks.*", "layers.*.residual_group.overlap_attn")
+    attention_names = ("**.attn", "**.overlap_attn.proj")  # the cross-attention is a part of its block
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ declares `scale` and `in_channels`; everything else has a default. `model=extern
 networks of other projects.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, get_args
 
@@ -48,6 +48,11 @@ class Network(Protocol):
         """Output channels C of each group. Default: measured on a small image."""
         ...
 
+    @property
+    def layer_names(self) -> Mapping[str, Sequence[str]]:
+        """Patterns of module names by kind of layers (`blocks`, `attention`, `mlp`, `norms`), for the probe. Default: none."""
+        ...
+
 
 def multiple_of(network: nn.Module) -> int:
     """Return the multiple to which the height and width of a network's input are padded."""
@@ -65,6 +70,12 @@ def groups_of(network: nn.Module) -> Mapping[str, nn.Module]:
     """Return a network's groups of blocks by name, in order of depth; empty if it declares none."""
     groups: Any = getattr(network, "groups", {})
     return groups
+
+
+def layer_names_of(network: nn.Module) -> Mapping[str, Sequence[str]]:
+    """Return the patterns of module names that a network declares for each kind of layers; empty if it declares none."""
+    names: Any = getattr(network, "layer_names", {})
+    return names
 
 
 def is_channels_first(network: nn.Module) -> bool:
@@ -142,6 +153,9 @@ def require_network(network: Any, name: str) -> None:
     channels: Any = getattr(network, "group_channels", None)
     if channels is not None and (not isinstance(channels, Mapping) or any(not isinstance(channels.get(key), int) for key in groups)):
         raise UserError(f"{name}: group_channels={_shown(channels)}: expected a dict that maps group names to channels")
+    names = layer_names_of(network)
+    if not isinstance(names, Mapping) or not all(isinstance(patterns, list | tuple) for patterns in names.values()):
+        raise UserError(f"{name}: layer_names={_shown(names)}: expected a dict that maps kinds of layers to lists of module names")
 
 
 def require_images(network: nn.Module, name: str, side: int) -> None:

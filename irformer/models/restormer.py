@@ -226,10 +226,17 @@ class Restormer(nn.Module):
         dim = self.patch_embed.proj.out_channels
         return {name: times * dim for name, times in zip(self.groups, (1, 2, 4, 8, 4, 2, 2, 2), strict=True)}
 
+    @property
+    def layer_names(self) -> dict[str, tuple[str, ...]]:
+        """Patterns of the names of blocks, attention, feed-forward networks (`mlp`) and norms."""
+        blocks = tuple(f"{name}.*" for name in self.groups)
+        return {"blocks": blocks, "attention": ("**.attn",), "mlp": ("**.ffn",), "norms": ("**.norm1", "**.norm2")}
+
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""
         H, W = lq.shape[2:]
-        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple))
+        # In this memory format the norms need no transposed copies, and the convolutions keep it.
+        pixels = self.scaling(pad_to_multiple(lq, self.size_multiple)).contiguous(memory_format=torch.channels_last)
         if self.scale > 1:
             pixels = F.interpolate(pixels, scale_factor=self.scale, mode="bicubic")
         out = self.output(self._body(self.patch_embed(pixels))) + pixels

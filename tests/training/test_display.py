@@ -69,7 +69,7 @@ def timed_run(tmp_path, monkeypatch, *words: str) -> Run:
     time.passes(3, run.module, "training_step")
     time.passes(2, run.module, "validation_step")
     time.passes(1, run.trainer.strategy, "save_checkpoint")
-    monkeypatch.setattr("irformer.training.callbacks.probe.probe", lambda network, batch: setattr(time, "now", time.now + 0.25) or {})
+    monkeypatch.setattr("irformer.training.callbacks.probe.measure", lambda *_: setattr(time, "now", time.now + 0.25) or [])
     return run
 
 
