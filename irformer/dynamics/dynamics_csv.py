@@ -7,8 +7,10 @@ Columns:
 - name: name of the module.
 - statistic: for example mean_square.
 - value: a number; nan or inf if the features were not finite.
-- kind: the word of `callbacks.probe.layers` that selected the layer, for example groups.
-- source: what the value was computed from: `probe` (features of the fixed batch), or `training` (features of the batch of this step).
+- kind: the word of `callbacks.probe.layers` that selected the layer, for example groups; or a kind of weights, see
+  `irformer.dynamics.parameters.measure_weights`.
+- source: what the value was computed from: `probe` (features of the fixed batch), `training` (features of the batch of this step, and the
+  step's gradients and updates), or `weights`.
 
 Files of earlier versions lack the last two columns: they contain groups on the fixed batch. A run of an earlier version that is resumed has
 rows of both lengths.
@@ -17,9 +19,11 @@ rows of both lengths.
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-Source = Literal["probe", "training"]
+from irformer.dynamics.selection import GROUPS
+
+Source = Literal["probe", "training", "weights"]
 
 
 class Row(NamedTuple):
@@ -30,7 +34,7 @@ class Row(NamedTuple):
     name: str
     statistic: str
     value: float
-    kind: str = "groups"
+    kind: str = GROUPS
     source: Source = "probe"
 
 
@@ -46,4 +50,8 @@ def read_rows(path: Path) -> list[Row]:
     with path.open(newline="") as file:
         rows = csv.reader(file)
         next(rows, None)
-        return [Row(int(step), int(layer), name, statistic, float(value), *more) for step, layer, name, statistic, value, *more in rows]
+        return [_row(*row) for row in rows]
+
+
+def _row(step: str, layer: str, name: str, statistic: str, value: str, kind: str = GROUPS, source: Any = "probe") -> Row:
+    return Row(int(step), int(layer), name, statistic, float(value), kind, source)

@@ -1,7 +1,7 @@
 """Layers of a network, selected by kind or by a pattern of module names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -76,8 +76,7 @@ def select_layers(network: nn.Module, words: Sequence[str], key: str = "layers")
         if word == GROUPS:
             found = groups_of(network)
         else:
-            expressions = [_expression(pattern) for pattern in kinds.get(word, [word])]
-            found = {name: module for name, module in modules.items() if any(part.fullmatch(name) for part in expressions)}
+            found = {name: modules[name] for name in matching(kinds.get(word, [word]), modules)}
             if not found:
                 words_known = ", ".join([GROUPS, *kinds])
                 raise UserError(
@@ -91,6 +90,12 @@ def select_layers(network: nn.Module, words: Sequence[str], key: str = "layers")
         ]
         known |= found.keys()
     return layers
+
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return the names that match any of the patterns, in their own order; `select_layers` describes patterns."""
+    expressions = [_expression(pattern) for pattern in patterns]
+    return [name for name in names if any(expression.fullmatch(name) for expression in expressions)]
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

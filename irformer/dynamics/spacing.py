@@ -25,3 +25,9 @@ class Spacing:
             return step % self.every == 0
         nearest = round(self.per_decade * math.log10(step))
         return any(round(10 ** (k / self.per_decade)) == step for k in range(max(0, nearest - 1), nearest + 2))
+
+    def thinned(self, step: int) -> bool:
+        """Return whether a step is one of fewer: if they are linear, only the numbers 1, 2, 3, 4, 6, 7, 10, 13, 18, ... (8 per decade)."""
+        if self.kind == "log":
+            return self.contains(step)
+        return self.contains(step) and Spacing("log", 1, 8).contains(step // self.every)

@@ -108,6 +108,7 @@ class DRCT(WindowTransformer):
     """
 
     block_names = ("layers.*.swin*",)
+    bias_names = ("layers.*.adjust*.bias",)
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from irformer.models.blocks import (
     to_channels_first,
     to_channels_last,
 )
-from irformer.models.interface import TestPadding
+from irformer.models.interface import Stream, TestPadding
 from irformer.norms import NormScheme
 
 # Modules of the upsampler, by their official names: those that upscale, and all.
@@ -50,6 +50,7 @@ class WindowTransformer(nn.Module):
     channels_first = False
     block_names: ClassVar[tuple[str, ...]]  # patterns of module names
     attention_names: ClassVar[tuple[str, ...]] = ("**.attn",)
+    bias_names: ClassVar[tuple[str, ...]] = ("layers.*.conv.**.bias",)  # of the convolutions on the residual stream
     test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, whose official test code uses BasicSR
 
     def __init__(
@@ -118,6 +119,16 @@ class WindowTransformer(nn.Module):
         """Patterns of the names of blocks, attention, MLPs and norms, the ends' norms included."""
         norms = ("**.norm1", "**.norm2", "patch_embed.norm", "norm")
         return {"blocks": self.block_names, "attention": self.attention_names, "mlp": ("**.mlp",), "norms": norms}
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last group."""
+        return self.norm
+
+    @property
+    def stream(self) -> Stream | None:
+        """The residual stream from the patch embedding to the final norm."""
+        return Stream(("**.norm1", "**.norm2"), "norm", ("patch_embed.norm.*",), ("**.attn.proj.*", "**.mlp.fc2.*"), self.bias_names)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

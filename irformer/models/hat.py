@@ -210,6 +210,13 @@ class OverlappingCrossAttention(nn.Module):
         self.norm2 = norms.block(dim)
         self.mlp = mlp(dim, mlp_ratio)
 
+    def position_biases(self) -> Tensor:
+        """Return the learned biases by relative position: [heads, n, n] with n = window + overlap_window - 1, from top left."""
+        span = self.window + self.overlap_window - 1
+        offsets = torch.arange(2 - self.overlap_window, self.window + 1)
+        rows = (span * offsets[:, None] + offsets).flatten() % span**2  # as in `overlapping_positions`
+        return self.relative_position_bias_table[rows.to(self.relative_position_bias_table.device)].T.unflatten(1, (span, span))
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
         x = residual(x, self.norm1, self._attend)
@@ -308,3 +315,8 @@ class HAT(WindowTransformer):
             overlap_attn = OverlappingCrossAttention(embed_dim, heads, window_size, overlap_ratio, mlp_ratio, qkv_bias, norm)
             self.layers.append(ResidualGroup(HybridBlocks(blocks, overlap_attn), embed_dim, resi_connection))
         self.apply(init_transformer)
+
+    @property
+    def stream(self) -> None:
+        """None: the output of a channel attention is not proportional to any of its weights."""
+        return

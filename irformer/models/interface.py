@@ -7,7 +7,7 @@ networks of other projects.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,24 @@ TestPadding = Literal["flip_always", "reflect_min"]
 
 # Maximum values that a network may declare, far above those of published networks.
 _MAXIMUM = {"scale": 64, "in_channels": 1024, "size_multiple": 1024}
+
+
+class Stream(NamedTuple):
+    """The residual stream of a network: the norms that read it, and the weights that set its magnitude.
+
+    Args:
+        norms: patterns of the names of the norms that read the stream for the branches.
+        final: name of the norm at its end.
+        start: patterns of the names of the weights to which the first features of the stream are proportional.
+        branches: patterns of the names of the weights to which the outputs of the branches are proportional.
+        biases: patterns of the names of the biases of layers on the stream that are otherwise homogeneous.
+    """
+
+    norms: tuple[str, ...]
+    final: str
+    start: tuple[str, ...]
+    branches: tuple[str, ...]
+    biases: tuple[str, ...]
 
 
 class Network(Protocol):
@@ -53,6 +71,16 @@ class Network(Protocol):
         """Patterns of module names by kind of layers (`blocks`, `attention`, `mlp`, `norms`), for the probe. Default: none."""
         ...
 
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm that reads the output of the last group, for the probe. Default: none."""
+        ...
+
+    @property
+    def stream(self) -> Stream | None:
+        """The residual stream, for the probe, if its magnitude is proportional to weights. Default: none."""
+        ...
+
 
 def multiple_of(network: nn.Module) -> int:
     """Return the multiple to which the height and width of a network's input are padded."""
@@ -76,6 +104,18 @@ def layer_names_of(network: nn.Module) -> Mapping[str, Sequence[str]]:
     """Return the patterns of module names that a network declares for each kind of layers; empty if it declares none."""
     names: Any = getattr(network, "layer_names", {})
     return names
+
+
+def final_norm_of(network: nn.Module) -> nn.Module | None:
+    """Return the norm that reads the output of a network's last group; None if it declares none."""
+    norm: Any = getattr(network, "final_norm", None)
+    return norm
+
+
+def stream_of(network: nn.Module) -> Stream | None:
+    """Return the residual stream of a network; None if it declares none."""
+    stream: Any = getattr(network, "stream", None)
+    return stream
 
 
 def is_channels_first(network: nn.Module) -> bool:

@@ -37,6 +37,12 @@ class TransposedAttention(nn.Module):
         self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
+    def scale_invariant_weights(self) -> list[Tensor]:
+        """Return the weights that compute queries and keys: these are normalized, so their scale has no effect."""
+        channels = 2 * self.project_out.in_channels
+        bias = self.qkv_dwconv.bias
+        return [self.qkv_dwconv.weight[:channels], *([] if bias is None else [bias[:channels]])]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         B, C, H, W = x.shape
