@@ -8,7 +8,7 @@ from irformer.commands.common import reporting_user_errors
 from irformer.errors import UserError
 from irformer.experiments.budgets import find_budget
 from irformer.experiments.figure1_demo import reproduce_figure1
-from irformer.experiments.laboratory import RESULTS_FOLDER, Order, conduct, missing_runs
+from irformer.experiments.laboratory import RESULTS_FOLDER, Order, conduct, overview, prepare
 from irformer.reporting.page import readable_console
 
 
@@ -17,20 +17,29 @@ def reproduce() -> None:
     arguments = command_line.reproduce().parse_args()
     names = [word for word in arguments.words if "=" not in word]
     options = dict(word.split("=", 1) for word in arguments.words if "=" in word)
+    console = readable_console()
     with reporting_user_errors():
+        if names == ["list"]:
+            overview(Path(options.get("out", RESULTS_FOLDER))).show(console)
+            return
         if options.get("budget") == "demo":
             _demo(names, options)
             return
-        budget = find_budget(options.pop("budget", "cpu"))
-        jobs, seeds = _count(options, "jobs"), _count(options, "seeds")
-        out = options.pop("out", None)
-        extra = [f"{key}={value}" for key, value in options.items()]
-        order = Order(names, budget, jobs or budget.jobs, seeds, Path(out) if out else _default_folder(extra), extra)
+        order = _order(names, options)
         if arguments.print:
-            for run in missing_runs(order):
+            for run in prepare(order)[1]:
                 print(run.command)
-            return
-        conduct(order, readable_console())
+        else:
+            conduct(order, console)
+
+
+def _order(names: Sequence[str], options: dict[str, str]) -> Order:
+    if not names:
+        raise UserError("no claim is named: expected NAME, as reproduce.py list shows them")
+    budget = find_budget(options.pop("budget", "cpu"))
+    jobs, seeds, out = _count(options, "jobs"), _count(options, "seeds"), options.pop("out", None)
+    extra = tuple(f"{key}={value}" for key, value in options.items())
+    return Order(names, budget, jobs, seeds, Path(out) if out else None, extra)
 
 
 def _count(options: dict[str, str], key: str) -> int | None:
@@ -41,11 +50,6 @@ def _count(options: dict[str, str], key: str) -> int | None:
     if not word.isdecimal() or int(word) < 1:
         raise UserError(f"{key}={word}: expected a whole number of at least 1")
     return int(word)
-
-
-def _default_folder(extra: Sequence[str]) -> Path:
-    """Return docs/results, or another folder if the arms differ from the described ones."""
-    return Path("runs/lab/results") if extra else RESULTS_FOLDER
 
 
 def _demo(names: Sequence[str], options: dict[str, str]) -> None:

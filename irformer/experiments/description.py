@@ -1,50 +1,51 @@
 """What an experiment of the laboratory consists of: arms, measured quantities, and a rule that turns numbers into a verdict."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+
+from matplotlib.figure import Figure
 
 from irformer.experiments.budgets import Budget
-
-Blocks = Literal["ln", "iln", "iln_norescale", "ln_rescale"]
-Ends = Literal["ln", "affine", "none"]
+from irformer.experiments.checks import Check
+from irformer.experiments.lab_arms import Arm
+from irformer.experiments.measured import Measured, Quantity
+from irformer.reporting.tables import ResultTable
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Runs that differ only in their seed.
+class Experiment:
+    """A claim of the paper, and how the laboratory measures it. Pages and verdicts follow from it and from the records of the arms.
 
     Args:
-        key: the name by which the experiment refers to it.
-        title: the name in tables and figures.
-        overrides: overrides of train.py in addition to those of the budget. Arms of several experiments with equal overrides are one arm.
-        seeds: number of seeds, or None for that of the budget.
-        cost: seconds of a step relative to the budget's network, a rough number for `reproduce.py list`.
+        name: the word after reproduce.py.
+        reference: the figure or table of arXiv 2504.06629, or what the experiment is.
+        title: the heading of the page.
+        claim: what the paper claims, with its numbers.
+        in_short: the claim in a few words, for lists.
+        arms: the arms at a budget; none if the budget cannot show the claim.
+        quantities: what the table of arms shows.
+        checks: the conditions of the verdict, computed from the arms.
+        would_change: what could change the verdict.
+        figure: the figure of the page.
+        setting: what the arms share and how they differ from the paper's, in words.
+        remarks: further sentences computed from the arms.
+        tables: further tables.
+        surfaces: whether a page with the surfaces of the dynamics over depth and steps, to turn, accompanies the figure.
+        analyses: what its pages need from the weights of its arms, see `irformer.experiments.analyses`.
     """
 
-    key: str
+    name: str
+    reference: str
     title: str
-    overrides: tuple[str, ...]
-    seeds: int | None = None
-    cost: float = 1.0
-
-    def steps(self, budget: Budget) -> int:
-        """Return the number of steps at a budget."""
-        given = [int(word.partition("=")[2]) for word in self.overrides if word.startswith("trainer.max_steps=")]
-        return given[-1] if given else budget.short
-
-
-def scheme(blocks: Blocks, ends: Ends, standardized: bool) -> tuple[str, ...]:
-    """Return the overrides of a normalization scheme, always in full, so that equal schemes are one arm."""
-    return (f"norm={blocks}", f"norm.ends={ends}", f"norm.standardize_input={str(standardized).lower()}")
-
-
-def long(budget: Budget) -> tuple[str, ...]:
-    """Return the overrides of an arm that is followed further than the others."""
-    if budget.long == budget.short:
-        return ()
-    return (f"trainer.max_steps={budget.long}", f"callbacks.probe.every={budget.long // budget.probes}")
-
-
-OFFICIAL_LN = scheme("ln", "ln", standardized=False)
-OFFICIAL_ILN = scheme("iln", "affine", standardized=True)
-LN_WITH_AFFINE_ENDS = scheme("ln", "affine", standardized=True)
+    claim: str
+    in_short: str
+    arms: Callable[[Budget], Iterable[Arm]]
+    quantities: Sequence[Quantity]
+    checks: Callable[[Measured], Sequence[Check]]
+    would_change: str
+    figure: Callable[[Measured], Figure]
+    setting: str = ""
+    remarks: Callable[[Measured], Sequence[str]] = lambda measured: ()
+    tables: Callable[[Measured], Sequence[ResultTable]] = lambda measured: ()
+    surfaces: bool = False
+    analyses: Sequence[str] = ()

@@ -12,11 +12,10 @@ from torch.nn.functional import l1_loss
 
 from irformer.config.compose import build_network
 from irformer.experiments.planning import PlannedRun
-from irformer.models.interface import Network
 
 _TIMED_STEPS = 3
-_FIXED_SECONDS = 15.0  # per run: building, the closing benchmark, the record
-_OTHER_WORK = 1.15  # data, probes, validation and checkpoints, relative to the steps
+FIXED_SECONDS = 15.0  # per run: building, the closing benchmark, the record
+OTHER_WORK = 1.15  # data, probes, validation and checkpoints, relative to the steps
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def estimate(runs: Sequence[PlannedRun], jobs: int) -> Estimate:
 
 
 def _run_seconds(step: float, steps: Iterable[int]) -> float:
-    return sum(_FIXED_SECONDS + _OTHER_WORK * step * count for count in steps)
+    return sum(FIXED_SECONDS + OTHER_WORK * step * count for count in steps)
 
 
 def _network_key(config: DictConfig) -> str:
@@ -81,7 +80,7 @@ def _network_key(config: DictConfig) -> str:
 def _step_seconds(config: DictConfig) -> float:
     on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    network: Network = build_network(config.model).to(device)  # type: ignore[assignment]
+    network = build_network(config.model).to(device)
     optimizer = torch.optim.Adam(network.parameters())
     lq = torch.rand(config.batch_size, config.task.channels, config.patch_size, config.patch_size, device=device)
     side = config.patch_size * config.task.scale

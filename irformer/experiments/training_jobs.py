@@ -20,6 +20,7 @@ from rich.text import Text
 
 from irformer.core.files import file_lock
 from irformer.errors import UserError
+from irformer.experiments.analyses import analyze
 from irformer.experiments.planning import PlannedRun
 from irformer.runs.sweep import finish_run
 from irformer.training.stopping import Stopped
@@ -31,7 +32,9 @@ _PRELOADED = ["irformer.experiments.training_jobs", "lightning.pytorch"]
 Finished = Callable[[PlannedRun], object]
 
 
-def train_runs(runs: Sequence[PlannedRun], jobs: int, console: Console, finished: Finished) -> None:
+def train_runs(
+    runs: Sequence[PlannedRun], jobs: int, console: Console, finished: Finished, analyses: Callable[[PlannedRun], Sequence[str]]
+) -> None:
     """Train runs, several at once.
 
     A signal stops all of them after they have saved a checkpoint. If this process is killed, the others notice and stop in the same way.
@@ -41,6 +44,7 @@ def train_runs(runs: Sequence[PlannedRun], jobs: int, console: Console, finished
         jobs: number of processes; on the CPU, each uses one thread.
         console: where a line is printed for each run that starts or ends.
         finished: called for each run that is complete.
+        analyses: returns the names of the analyses that are computed from a run's weights when it is complete.
 
     Raises:
         Stopped: SIGINT or SIGTERM was received.
@@ -59,7 +63,7 @@ def train_runs(runs: Sequence[PlannedRun], jobs: int, console: Console, finished
                 place = f"{number} of {len(runs)}"
                 console.print(Text(f"{place}: {run.name}"), soft_wrap=True)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_train, args=(run, theirs))
+                process = context.Process(target=_train, args=(run, analyses(run), theirs))
                 process.start()
                 theirs.close()
                 running[process] = run, place, ours, time.monotonic()
@@ -109,8 +113,8 @@ def _received(connection: Connection) -> str | None:
             return None
 
 
-def _train(run: PlannedRun, connection: Connection) -> None:
-    """Train one run in this process. What it prints goes to the run's log.txt."""
+def _train(run: PlannedRun, analyses: Sequence[str], connection: Connection) -> None:
+    """Train one run in this process, and analyze it. What it prints goes to the run's log.txt."""
     _stop_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main process passes it on
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (not a path of the file system)
@@ -123,6 +127,8 @@ def _train(run: PlannedRun, connection: Connection) -> None:
         with file_lock(run.folder / ".lock"):  # waits for another process that trains this run
             pass
         finish_run(run.config, run.folder, Console(quiet=True), "move that folder away", list(run.overrides), quiet=True)
+        if analyses:
+            analyze(run.folder, run.config, analyses)
     except UserError as error:
         connection.send(str(error))
     except Exception:
