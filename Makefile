@@ -34,7 +34,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	@$(BIN)/python scripts/reproduce.py figure1 budget=cpu out=runs/demo
+	@$(BIN)/python scripts/reproduce.py figure1 budget=demo out=runs/demo
 
 protocols: install
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/protocols.py

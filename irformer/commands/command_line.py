@@ -93,19 +93,21 @@ def compare() -> argparse.ArgumentParser:
 
 
 def reproduce() -> argparse.ArgumentParser:
-    """Return the parser of reproduce.py; arguments after the claim are Hydra's `key=value`, because it trains."""
+    """Return the parser of reproduce.py; it trains, so its options are `key=value` as in train.py."""
     parser = argparse.ArgumentParser(
-        description="Reproduce a claim of the i-LN paper (arXiv 2504.06629).",
-        epilog="Example: reproduce.py figure1 budget=cpu out=runs/demo trainer.max_steps=200. budget=cpu takes minutes on a CPU, gpu about "
-        "an hour on a GPU with DIV2K, paper 300,000 iterations on DF2K.",
+        description="Reproduce claims of the i-LN paper (arXiv 2504.06629): train the missing arms, and write a page with the verdict.",
+        epilog="Examples: reproduce.py list; reproduce.py control figure1 budget=cpu jobs=2; reproduce.py table1 seeds=5 --print. "
+        "budget=cpu takes tens of minutes per claim on two cores, gpu tens of minutes on a GPU, paper 300,000 iterations per arm. "
+        "budget=demo takes minutes and only knows figure1. Finished arms are never trained again, and interrupted ones are resumed.",
     )
-    parser.add_argument("claim", choices=["figure1"], help="what to reproduce")
     parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="budget=cpu|gpu|paper (default cpu), out=FOLDER (default runs/CLAIM-BUDGET), and overrides of train.py for all arms",
+        "words",
+        nargs="+",
+        metavar="NAME|KEY=VALUE",
+        help="list, or names of claims; budget=cpu|gpu|paper|demo (default cpu), jobs=N arms at once, seeds=N per arm, "
+        "out=FOLDER of pages and records (default docs/results), and overrides of train.py for all arms",
     )
+    parser.add_argument("--print", action="store_true", help="print the missing arms as commands of train.py, and train nothing")
     return parser
 
 
