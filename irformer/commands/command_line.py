@@ -28,9 +28,9 @@ def restore() -> argparse.ArgumentParser:
     """Return the parser of restore.py."""
     parser = argparse.ArgumentParser(
         description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never modified.",
-        epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. EXIF orientation is "
-        "applied; other EXIF data and the ICC profile are kept. If an image fails, it is reported and the others are restored. Ctrl-C stops "
-        "after the current image. "
+        epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. EXIF orientation "
+        "is applied; other EXIF data and the ICC profile are kept. If an image fails, it is reported and the others are restored. Ctrl-C "
+        "stops after the current image. "
         "Exit status: 0 all images are restored or existed already, 1 nothing was restored, 3 some failed, 130 interrupted.",
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file, folder, or quoted pattern")
@@ -66,6 +66,12 @@ def restore() -> argparse.ArgumentParser:
     )
     network.add_argument("--overlap", type=_overlap, default=32, metavar="N", help="overlap of tiles in input pixels (default 32)")
     network.add_argument("--ensemble", action="store_true", help="average over 8 flips and rotations: slightly better, 8 times slower")
+    network.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "fp16_safe"),
+        default="fp32",
+        help="precision of the network (default fp32); fp16_safe keeps the residual stream in fp32",
+    )
     parser.add_argument(
         "--workers",
         type=_positive,

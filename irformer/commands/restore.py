@@ -30,6 +30,7 @@ from irformer.evaluation.restorers import NetworkRestorer
 from irformer.evaluation.tiling import TiledRestorer
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
+from irformer.precision import in_precision
 from irformer.weights.checkpoints import load_checkpoint
 
 SOME_FAILED = 3
@@ -58,22 +59,9 @@ def _restore(arguments: argparse.Namespace) -> int:
     images, scale = _image_restorer(arguments, where)
     if jobs:
         _require_writable(jobs[0].target.parent if len(found.jobs) == 1 else arguments.output)
-    pipeline = Pipeline(images.read, images.restore, images.encode, images.write, arguments.workers)
-    failed = 0
-    restored: list[Encoded] = []
-    limit = memory_limit() if where.type == "cpu" and arguments.tile == "auto" else contextlib.nullcontext()
-    with _Interrupt() as interrupt, _Progress(len(jobs)) as progress, limit:
-        for job, outcome in pipeline.run(jobs, lambda: interrupt.received):
-            if isinstance(outcome, DiskError):
-                line = f"{job.target}: cannot be written ({outcome}): free some space or choose another OUTPUT"
-                progress.write(f"failed: {printable(line)}; stopped")
-                failed += 1
-            elif isinstance(outcome, UserError):
-                progress.write(f"failed: {named(outcome, job.source)}")
-                failed += 1
-            else:
-                restored.append(replace(outcome, data=b""))
-            progress.update()
+    limit = memory_limit() if where.type == "cpu" else contextlib.nullcontext()
+    with limit:
+        restored, failed, interrupted = _restore_all(images, jobs, arguments.workers)
     left = len(jobs) - len(restored) - failed
     rest = {
         "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
@@ -83,11 +71,37 @@ def _restore(arguments: argparse.Namespace) -> int:
     }
     details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
     line = f"{len(restored)} images restored x{scale}: {printable(str(arguments.output))}{details}{_remarks(restored, arguments.tile)}"
-    stopped = interrupt.received and left > 0
-    print(f"interrupted: {line}; rerun the command to restore the rest" if stopped else line)
-    if stopped:
+    if interrupted and left:
+        print(f"interrupted: {line}; rerun the command to restore the rest")
         return INTERRUPTED
+    print(line)
     return SOME_FAILED if failed else 0
+
+
+def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tuple[list[Encoded], int, bool]:
+    """Restore images until all are done, the disk fails, or the user interrupts.
+
+    Returns:
+        The restored images without their data, the number of those that failed, and whether the user interrupted.
+    """
+    pipeline = Pipeline(images.read, images.restore, images.encode, images.write, workers)
+    restored: list[Encoded] = []
+    failed = 0
+    with _Interrupt() as interrupt, _Progress(len(jobs)) as progress:
+        for job, outcome in pipeline.run(jobs, lambda: interrupt.received):
+            if isinstance(outcome, Encoded):
+                restored.append(replace(outcome, data=b""))
+            else:
+                failed += 1
+                progress.write(f"failed: {_failure(job, outcome)}")
+            progress.update()
+    return restored, failed, interrupt.received
+
+
+def _failure(job: Job, error: UserError) -> str:
+    if isinstance(error, DiskError):
+        return printable(f"{job.target}: cannot be written ({error}): free some space or choose another OUTPUT; stopped")
+    return named(error, job.source)
 
 
 def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple[ImageRestorer, int]:
@@ -96,6 +110,8 @@ def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
     network = network.to(where)
+    if arguments.precision != "fp32":
+        network = in_precision(network, arguments.precision).network
     if arguments.ensemble:
         network = SelfEnsemble(network)
     whole = NetworkRestorer(network, "reflect_min", where)

@@ -14,7 +14,7 @@ from irformer.evaluation.restorers import NetworkRestorer
 from irformer.evaluation.tiling import TiledRestorer, is_out_of_memory
 from irformer.imaging.decoding import DecodedImage
 from irformer.imaging.images import decode_image, encode_image, require_writable_format
-from irformer.imaging.metadata import Metadata
+from irformer.imaging.metadata import NO_METADATA, Metadata
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,7 @@ class ImageRestorer:
             size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(f"{job.source}: the network fails on {size} ({reason}): {self._remedy(error)}") from None
-        metadata = image.metadata.describing(*restored.shape)
-        dropped = tuple(f"a damaged {name}" if name == "ICC profile" else f"damaged {name}" for name in image.metadata.damaged)
-        if image.metadata.icc and not metadata.icc:
-            dropped += ("an ICC profile for other colors",)
+        metadata, dropped = self._metadata(image.metadata, job.target.suffix.lower(), restored, alpha)
         return Restored(restored, alpha, metadata, tile, turned_gray, dropped)
 
     def encode(self, job: Job, restored: Restored) -> Encoded:
@@ -135,6 +132,20 @@ class ImageRestorer:
     def _alpha(self, alpha: NDArray, size: tuple[int, ...]) -> NDArray:
         """Restore alpha, [h, w] to [H, W]; a constant value, such as fully opaque, is preserved exactly."""
         return np.full(size, alpha[0, 0]) if (alpha == alpha[0, 0]).all() else self._apply(alpha[..., None])[0][..., 0]
+
+    @staticmethod
+    def _metadata(found: Metadata, suffix: str, restored: NDArray, alpha: NDArray | None) -> tuple[Metadata, tuple[str, ...]]:
+        """Return the metadata for the output, and what is dropped, in words."""
+        dropped = [f"a damaged {name}" if name == "ICC profile" else f"damaged {name}" for name in found.damaged]
+        if suffix == ".bmp":
+            dropped += ["metadata that BMP files cannot hold"] if found.icc or found.exif else []
+            return NO_METADATA, tuple(dropped)
+        height, width, channels = restored.shape
+        as_color = channels == 3 or alpha is not None or suffix == ".webp"
+        kept = found.describing(height, width, 3 if as_color else 1)
+        if found.icc and not kept.icc:
+            dropped.append("an ICC profile for other colors")
+        return kept, tuple(dropped)
 
     def _remedy(self, error: Exception) -> str:
         if is_out_of_memory(error) and not isinstance(self.restorer, TiledRestorer):

@@ -83,7 +83,7 @@ def plan(inputs: Sequence[Path], output: Path, naming: Naming = Naming()) -> Pla
         UserError: an input does not exist, is not an image or contains none; an output would overwrite an input; or two inputs would have
             the same output.
     """
-    found = [single for path in inputs for single in _expanded(path, len(inputs) > 1)]
+    found = [single for path in inputs for single in _expanded(path, len(inputs) > 1, output)]
     for item in found:
         if item.required and not item.path.is_dir() and item.path.suffix.lower() not in SUFFIXES:
             raise UserError(f"{item.path}: unknown image format; known: {', '.join(SUFFIXES)}")
@@ -102,7 +102,7 @@ def plan(inputs: Sequence[Path], output: Path, naming: Naming = Naming()) -> Pla
     return planned
 
 
-def _expanded(path: Path, several: bool) -> Iterator[_Input]:
+def _expanded(path: Path, several: bool, output: Path) -> Iterator[_Input]:
     """Yield what a path or a pattern names. The shell usually expands patterns, but not quoted ones, and Windows has no such shell."""
     if os.path.lexists(path):
         top = Path(os.path.basename(os.path.abspath(path)))  # noqa: PTH119, PTH100 - also of `..`
@@ -114,9 +114,11 @@ def _expanded(path: Path, several: bool) -> Iterator[_Input]:
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
     if not matches:
         raise UserError(f"{path}: no file matches this pattern")
-    fixed = path.parts[: next(i for i, part in enumerate(path.parts) if glob.has_magic(part))]
+    fixed = Path(*path.parts[: next(i for i, part in enumerate(path.parts) if glob.has_magic(part))])
+    if "**" in path.parts and _is_within(output, fixed):
+        raise UserError(f"{output}: is inside {fixed}, where {path} would find it as input next time; choose a folder outside it")
     for match in matches:
-        yield _Input(Path(match), Path(match).relative_to(Path(*fixed)) if fixed else Path(match), required=False)
+        yield _Input(Path(match), Path(match).relative_to(fixed), required=False)
 
 
 def _into_folder(inputs: Sequence[_Input], output: Path, naming: Naming, what: str) -> Plan:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Event
-from typing import Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from irformer.errors import UserError
 from irformer.imaging.images import OutOfMemoryError
@@ -81,8 +81,7 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
     def _computed(
         self, item: Item, future: Future[Read], writers: ThreadPoolExecutor, previous: Future[Written] | None
     ) -> tuple[Future[Written], Callable[[], Written]]:
-        """Compute an item; return the future of its file, and a function that writes it again."""
-        failed: Future[Written] = Future()
+        """Compute an item; return the future of its file, which follows the previous one, and a function that writes the file again."""
         try:
             try:
                 read = future.result()
@@ -90,14 +89,16 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
                 read = self.read(item)
             computed = self.compute(item, read)
         except UserError as error:
-            failed.set_exception(error)
+            failed = writers.submit(_raise_after, previous, error)
             return failed, failed.result
         return writers.submit(self._written, item, computed, previous), lambda: self._written(item, computed, None)
 
     def _written(self, item: Item, computed: Computed, previous: Future[Written] | None) -> Written:
-        encoded = self.encode(item, computed)
-        if previous is not None:
-            wait([previous])
+        try:
+            encoded = self.encode(item, computed)
+        finally:
+            if previous is not None:
+                wait([previous])
         if self._disk_failed.is_set():
             raise _NotWrittenError
         try:
@@ -119,6 +120,13 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
         except UserError as error:
             outcome = error
         yield item, outcome
+
+
+def _raise_after(previous: Future[Any] | None, error: Exception) -> NoReturn:
+    """Raise an error once the previous file is written, which the next file waits for."""
+    if previous is not None:
+        wait([previous])
+    raise error
 
 
 class DiskError(UserError):
