@@ -23,7 +23,7 @@ from irformer.core.version import __version__
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["__version__", "create_model", "list_models", "list_norms", "load_network"]
+__all__ = ["__version__", "bounded", "create_model", "list_models", "list_norms", "load_network"]
 
 
 def create_model(
@@ -80,6 +80,33 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, t
     from irformer.weights.checkpoints import load_checkpoint
 
     return load_checkpoint(Path(path), with_named_norms(overrides or {}), Trust(trust)).network
+
+
+def bounded(network: nn.Module, memory: str | int = "auto") -> nn.Module:
+    """Return a network that computes the same as another one, whatever the size of the image, within a memory bound.
+
+    It processes an image in bands of rows. Unlike tiles, bands do not change the result: all statistics are those of the whole image.
+
+    >>> small = create_model("swinir_tiny", norm="iln", scale=2).eval()
+    >>> within = bounded(small, "500MB")
+    >>> within.scale, within.size_multiple
+    (2, 8)
+
+    Args:
+        network: SwinIR, HAT, DRCT or Restormer with any norm, in evaluation mode.
+        memory: the bound for what a call allocates, the restored image included and weights and input excluded: bytes, an amount such as
+            `2GB` or `500MB`, or `auto` for 80 % of the memory that is free when an image arrives. On a GPU, it is memory of the GPU.
+
+    Returns:
+        A module that is called like the network, [B, in_channels, H, W] to [B, in_channels, scale*H, scale*W], without gradients. If an
+        image needs more memory than the bound, it raises a UserError that names the smallest possible bound.
+
+    Raises:
+        UserError: another network, or not an amount of memory.
+    """
+    from irformer.banded.bounded import BoundedNetwork
+
+    return BoundedNetwork(network, memory)
 
 
 def list_models() -> list[str]:

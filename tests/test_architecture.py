@@ -18,7 +18,7 @@ LAYERS = (
     {"errors"},
     {"core", "norms"},
     {"models", "imaging"},
-    {"metrics", "datasets"},
+    {"metrics", "datasets", "banded"},
     {"tasks"},
     {"data"},
     {"schema"},

@@ -63,6 +63,17 @@ def test_one_image_can_be_normalized_in_bands():
     torch.testing.assert_close(torch.cat(bands, 1), whole, rtol=0, atol=0)
 
 
+def test_parts_of_unequal_size_count_by_their_size():
+    x = _features((1, 32, 32, 12)) + torch.arange(32.0).view(1, -1, 1, 1)  # most of the variance is between the parts
+    heights = [5, 8, 19]
+    parts = [moments.moments(band, [1, 2]) for band in x.split(heights, dim=1)]
+    stacked = moments.Moments(*(torch.stack(values).double() for values in zip(*parts, strict=True)))
+    merged = moments.merged(stacked, 0, torch.tensor(heights, dtype=torch.float64).view(-1, 1, 1, 1, 1))
+    variance, mean = torch.var_mean(x.double(), [1, 2], correction=0, keepdim=True)
+    torch.testing.assert_close(merged.mean[0], mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(merged.variance[0], variance, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("axes", [[1, 2, 3], [1, 2], [0, 1, 2]], ids=["image", "instance", "batch"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_closed_form_equals_the_gradient_of_plain_operations(shape, axes):

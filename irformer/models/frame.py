@@ -136,11 +136,22 @@ class WindowTransformer(nn.Module):
         # In this memory format the convolutions give features that are contiguous as [B, H, W, C], so nothing below copies them.
         pixels = self.scaling(pad_to_multiple(lq, self.size_multiple)).contiguous(memory_format=torch.channels_last)
         shallow = self.conv_first(pixels)
-        deep = self.conv_after_body(to_channels_first(self._body(to_channels_last(shallow)))) + shallow
-        out = self._upsample(deep)
-        if self.upsampler == "":
-            out = out + pixels
-        return self.scaling.undo(out)[:, :, : H * self.scale, : W * self.scale]
+        out = self.reconstruct(to_channels_first(self._body(to_channels_last(shallow))), shallow, pixels)
+        return out[:, :, : H * self.scale, : W * self.scale]
+
+    def reconstruct(self, x: Tensor, shallow: Tensor, pixels: Tensor) -> Tensor:
+        """Apply everything after the body, which is convolutional.
+
+        Args:
+            x: normalized output of the groups [B, C, H, W].
+            shallow: output of the first convolution [B, C, H, W].
+            pixels: normalized image [B, in_channels, H, W].
+
+        Returns:
+            The restored image [B, in_channels, scale*H, scale*W].
+        """
+        out = self._upsample(self.conv_after_body(x) + shallow)
+        return self.scaling.undo(out + pixels if self.upsampler == "" else out)
 
     def _body(self, x: Tensor) -> Tensor:
         """Apply patch norm, groups and final norm: [B, H, W, C] to the same shape."""

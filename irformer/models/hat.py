@@ -147,13 +147,21 @@ class HybridBlock(SwinBlock):
         return to_channels_last(self.conv_block(to_channels_first(y)))
 
 
-def overlapping_windows(x: Tensor, window: int, size: int) -> Tensor:
+def overlapping_windows(x: Tensor, window: int, size: int, above: int = 0, below: int = 0) -> Tensor:
     """Split [B, H, W, C] into overlapping windows of `size` tokens, one around each window: [B * windows, size * size, C].
 
-    H and W are multiples of `window`, size - window is even, and the image is padded with zeros. Makes a single copy.
+    W, and H without the margins in x, are multiples of `window`, size - window is even, and the image is padded with zeros. Makes a
+    single copy.
+
+    Args:
+        x: features.
+        window: window size in tokens.
+        size: size of the overlapping windows in tokens.
+        above: rows of the margin that x contains at its top; the others are zero.
+        below: rows of the margin that x contains at its bottom.
     """
     margin = (size - window) // 2
-    x = F.pad(x, (0, 0, margin, margin, margin, margin))
+    x = F.pad(x, (0, 0, margin, margin, margin - above, margin - below))
     x = x.unfold(1, size, window).unfold(2, size, window)
     return x.permute(0, 1, 2, 4, 5, 3).reshape(-1, size * size, x.shape[3])
 
@@ -219,15 +227,26 @@ class OverlappingCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
-        x = residual(x, self.norm1, self._attend)
+        x = residual(x, self.norm1, self.attend)
         return residual(x, self.norm2, self.mlp)
 
-    def _attend(self, y: Tensor) -> Tensor:
-        _, H, W, C = y.shape
+    def attend(self, y: Tensor, above: int = 0, below: int = 0) -> Tensor:
+        """Attend from each window to the larger one around it.
+
+        Args:
+            y: normalized features [B, H, W, C].
+            above: first rows of y that only keys and values are computed from; at most the margin of the larger windows.
+            below: last rows of y that only keys and values are computed from.
+
+        Returns:
+            [B, H - above - below, W, C].
+        """
+        _, rows, W, C = y.shape
+        H = rows - above - below
         n, m, d = self.window**2, self.overlap_window**2, C // self.heads
         q, kv = self.qkv(y).split([C, 2 * C], dim=-1)
-        q = partition_windows(q, self.window).view(-1, n, self.heads, d)
-        k, v = overlapping_windows(kv, self.window, self.overlap_window).view(-1, m, 2, self.heads, d).unbind(2)
+        q = partition_windows(q[:, above : above + H], self.window).view(-1, n, self.heads, d)
+        k, v = overlapping_windows(kv, self.window, self.overlap_window, above, below).view(-1, m, 2, self.heads, d).unbind(2)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         return self.proj(merge_windows(attend(q, k, v, bias).reshape(-1, n, C), self.window, H, W))
 

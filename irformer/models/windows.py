@@ -80,13 +80,27 @@ class WindowAttention(nn.Module):
         span = 2 * self.window - 1
         return self.relative_position_bias_table.T.unflatten(1, (span, span))
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """Attend within each window: [B, rows, columns, n, C] with n = window^2 to the same shape."""
+    def forward(self, windows: Tensor, at_bottom: bool = True) -> Tensor:
+        """Attend within each window.
+
+        Args:
+            windows: [B, rows, columns, n, C] with n = window^2.
+            at_bottom: whether the last row of windows is that of the image, which a shift splits.
+
+        Returns:
+            Features of the same shape.
+        """
         B, rows, columns, n, C = windows.shape
         q, k, v = self.qkv(windows).view(B * rows * columns, n, 3, self.heads, C // self.heads).unbind(2)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        attended = attend(q, k, v, bias, Borders(rows, columns, self.masks) if self.shift > 0 else None)
+        attended = attend(q, k, v, bias, self._borders(rows, columns, at_bottom))
         return self.proj(attended.reshape(windows.shape))
+
+    def _borders(self, rows: int, columns: int, at_bottom: bool) -> Borders | None:
+        if self.shift == 0:
+            return None
+        right = self.masks[:1]
+        return Borders(rows, columns, self.masks if at_bottom else torch.cat([right, torch.zeros_like(right), right]))
 
 
 def mlp(dim: int, ratio: float) -> nn.Module:

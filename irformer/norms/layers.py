@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Interval
 from torch import Tensor, nn
 
-from irformer.norms.moments import apply_moments, moments, normalize, widened
+from irformer.norms.moments import Moments, apply_moments, moments, normalize, widened
 
 NormOutput = tuple[Tensor, Tensor | None]
 NormFactory = Callable[..., nn.Module]
@@ -27,6 +27,23 @@ class _PerChannel(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
         self.register_parameter("bias", nn.Parameter(torch.zeros(dim)) if bias else None)
 
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return the axes over which the values of features share statistics; empty if each token is normalized on its own.
+
+        Args:
+            dims: number of dimensions of the features.
+        """
+        return []
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Return what `forward` returns for these rows of an image, given the moments of the whole image.
+
+        Args:
+            x: features: some rows of an image, or all.
+            statistics: moments over `shared_axes`, with these axes kept as size 1; the other sizes are those of x.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no statistics that tokens share")
+
     def _affine(self, x: Tensor) -> Tensor:
         assert self.bias is not None
         return torch.addcmul(self._along(self.bias, x), x, self._along(self.weight, x))
@@ -41,6 +58,12 @@ class _PerChannel(nn.Module):
             return y.movedim(-1, 1), deviation.movedim(-1, 1)
         return normalize(x, self._along(self.weight, x), self._along(self.bias, x), self.eps, axes)
 
+    def _normalize_with(self, x: Tensor, statistics: Moments) -> tuple[Tensor, Tensor]:
+        """Return what `_normalize` returns, given the moments."""
+        assert self.bias is not None
+        deviation = torch.sqrt(statistics.variance + self.eps)
+        return apply_moments(x, statistics.mean, deviation, self._along(self.weight, x), self._along(self.bias, x)), deviation
+
     def _along(self, vector: Tensor, x: Tensor) -> Tensor:
         """Reshape a vector [C] so that it broadcasts over x."""
         return vector.view(-1, *[1] * (x.dim() - 2)) if self.channels_first else vector
@@ -48,8 +71,8 @@ class _PerChannel(nn.Module):
     def _channel_axis(self, x: Tensor) -> list[int]:
         return [1 if self.channels_first else x.dim() - 1]
 
-    def _token_axes(self, x: Tensor) -> list[int]:
-        return list(range(2, x.dim()) if self.channels_first else range(1, x.dim() - 1))
+    def _token_axes(self, dims: int) -> list[int]:
+        return list(range(2, dims) if self.channels_first else range(1, dims - 1))
 
 
 class LayerNorm(_PerChannel):
@@ -146,7 +169,15 @@ class ILN(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each image; return y, with the shape and dtype of x, and sigma [B, 1, ..., 1] in at least float32."""
-        return self._normalize(x, list(range(1, x.dim())))
+        return self._normalize(x, self.shared_axes(x.dim()))
+
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return all axes except the first."""
+        return list(range(1, dims))
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Normalize some rows of each image with the moments of the whole image."""
+        return self._normalize_with(x, statistics)
 
 
 class ILNWithoutRescale(ILN):
@@ -158,6 +189,10 @@ class ILNWithoutRescale(ILN):
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each image; return (y, None), where y has the shape and dtype of x."""
         return super().forward(x)[0], None
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Normalize some rows of each image with the moments of the whole image."""
+        return super().forward_with(x, statistics)[0], None
 
 
 class LayerNormRescale(LayerNorm):
@@ -176,8 +211,15 @@ class LayerNormRescale(LayerNorm):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each token; return y, with the shape of x, and the image's sigma [B, 1, ..., 1] in at least float32."""
-        variance = moments(x, list(range(1, x.dim()))).variance
-        return super().forward(x)[0], torch.sqrt(variance + self.image_eps)
+        return self.forward_with(x, moments(x, self.shared_axes(x.dim())))
+
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return all axes except the first."""
+        return list(range(1, dims))
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Normalize each token; return it with the sigma of the whole image."""
+        return super().forward(x)[0], torch.sqrt(statistics.variance + self.image_eps)
 
 
 class InstanceNorm(_PerChannel):
@@ -197,7 +239,15 @@ class InstanceNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each channel of each image; return (y, None), where y has the shape and dtype of x."""
-        return self._normalize(x, self._token_axes(x))[0], None
+        return self._normalize(x, self.shared_axes(x.dim()))[0], None
+
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return the axes of the tokens."""
+        return self._token_axes(dims)
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Normalize some rows of each image with the moments of the whole image."""
+        return self._normalize_with(x, statistics)[0], None
 
 
 class BatchNorm(_PerChannel):
@@ -234,7 +284,7 @@ class BatchNorm(_PerChannel):
 
     def forward(self, x: Tensor) -> NormOutput:
         """Normalize each channel; return (y, None), where y has the shape and dtype of x. Training updates the running statistics."""
-        axes = [0, *self._token_axes(x)]
+        axes = [0, *self._token_axes(x.dim())]
         if self.training:
             batch = moments(x.detach(), axes)
             self._track(batch.variance.flatten(), batch.mean.flatten(), x.numel() // batch.mean.numel())
@@ -244,6 +294,14 @@ class BatchNorm(_PerChannel):
         deviation = torch.sqrt(self.running_var + self.eps)
         vectors = (self._along(vector, x) for vector in (self.running_mean, deviation, self.weight, self.bias))
         return apply_moments(x, *vectors), None
+
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return the axes of the batch and the tokens; none in evaluation mode with running statistics."""
+        return [0, *self._token_axes(dims)] if self.training or not self.running else []
+
+    def forward_with(self, x: Tensor, statistics: Moments) -> NormOutput:
+        """Normalize some rows of each image with the moments of the whole batch."""
+        return self._normalize_with(x, statistics)[0], None
 
     def _track(self, variance: Tensor, mean: Tensor, count: int) -> None:
         """Update the running statistics; the tracked variance is the unbiased one, as in torch.nn.BatchNorm2d."""
@@ -306,6 +364,10 @@ class ReZero(nn.Module):
         """Return (x, alpha), where alpha is [1]."""
         return x, self.alpha
 
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return no axes: nothing is normalized."""
+        return []
+
 
 class NoNorm(nn.Module):
     """No norm: y = x, and the scale is None. The row `None` in Table 1 of arXiv 2504.06629.
@@ -320,6 +382,10 @@ class NoNorm(nn.Module):
     def forward(self, x: Tensor) -> NormOutput:
         """Return (x, None)."""
         return x, None
+
+    def shared_axes(self, dims: int) -> list[int]:
+        """Return no axes: nothing is normalized."""
+        return []
 
 
 class Affine(_PerChannel):

@@ -44,15 +44,20 @@ def moments(x: Tensor, axes: list[int]) -> Moments:
     return Moments(*_Moments.apply(x, axes)) if torch.is_grad_enabled() and x.requires_grad else _cpu_moments(x, axes)
 
 
-def merged(parts: Moments, axis: int) -> Moments:
-    """Merge the moments of parts of equal size (Chan et al., 1979): the mean variance plus the variance of the means.
+def merged(parts: Moments, axis: int, counts: Tensor | None = None) -> Moments:
+    """Merge the moments of parts (Chan et al., 1979): the mean variance plus the variance of the means, weighted by size.
 
     Args:
         parts: the moments of each part.
         axis: the axis along which the parts are arranged.
+        counts: the number of values in each part, in a shape that broadcasts over the moments; None if all parts are equally large.
     """
-    mean = parts.mean.mean(axis, keepdim=True)
-    return Moments(mean, (parts.mean - mean).square_().add_(parts.variance).mean(axis, keepdim=True))
+    if counts is None:
+        mean = parts.mean.mean(axis, keepdim=True)
+        return Moments(mean, (parts.mean - mean).square_().add_(parts.variance).mean(axis, keepdim=True))
+    shares = counts / counts.sum(axis, keepdim=True)
+    mean = (shares * parts.mean).sum(axis, keepdim=True)
+    return Moments(mean, ((parts.mean - mean).square_().add_(parts.variance) * shares).sum(axis, keepdim=True))
 
 
 def apply_moments(x: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

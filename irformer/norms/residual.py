@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from irformer.norms.layers import NormOutput
 
-def residual(x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+
+def residual(x: Tensor, norm: Callable[[Tensor], NormOutput], branch: Callable[[Tensor], Tensor]) -> Tensor:
     """Return x + scale * branch(y), where y, scale = norm(x): the residual update of every block, for any norm.
 
     The multiplication is done in the scale's dtype (float32), and the sum keeps the dtype of x, so half-precision features stay

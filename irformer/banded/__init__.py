@@ -1,0 +1,1 @@
+"""Networks in bands of rows: the result of the whole image within a memory bound."""
