@@ -89,7 +89,7 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
                 read = self.read(item)
             computed = self.compute(item, read)
         except UserError as error:
-            failed = writers.submit(_raise_after, previous, error)
+            failed: Future[Written] = writers.submit(_raise_after, previous, error)
             return failed, failed.result
         return writers.submit(self._written, item, computed, previous), lambda: self._written(item, computed, None)
 
