@@ -145,9 +145,7 @@ def _require_quality_applies(quality: int | None, jobs: Sequence[Job]) -> None:
     """Check that a quality, if given, applies to an output."""
     if quality is not None and not any(job.target.suffix.lower() in (".jpg", ".jpeg", ".webp") for job in jobs):
         kind = jobs[0].target.suffix
-        raise UserError(
-            f"--quality {quality}: {kind} files are lossless; write jpg or webp, by --format or the suffix of OUTPUT, or omit it"
-        )
+        raise UserError(f"--quality {quality}: {kind} files are lossless; write jpg or webp files, or omit --quality")
 
 
 def _require_writable(folder: Path) -> None:

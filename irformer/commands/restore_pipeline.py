@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Event
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 from irformer.errors import UserError
 from irformer.imaging.images import OutOfMemoryError
@@ -89,7 +89,7 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
                 read = self.read(item)
             computed = self.compute(item, read)
         except UserError as error:
-            failed: Future[Written] = writers.submit(_raise_after, previous, error)
+            failed = writers.submit(self._raised, error, previous)
             return failed, failed.result
         return writers.submit(self._written, item, computed, previous), lambda: self._written(item, computed, None)
 
@@ -107,6 +107,12 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
             self._disk_failed.set()
             raise DiskError(error.strerror or str(error)) from None
 
+    def _raised(self, error: UserError, previous: Future[Written] | None) -> Written:
+        """Raise the error of an item once the previous file is written, for which the next one waits."""
+        if previous is not None:
+            wait([previous])
+        raise error
+
     @staticmethod
     def _collected(item: Item, future: Future[Written], again: Callable[[], Written]) -> Iterator[tuple[Item, Written | UserError]]:
         outcome: Written | UserError
@@ -120,13 +126,6 @@ class Pipeline(Generic[Item, Read, Computed, Encoded, Written]):
         except UserError as error:
             outcome = error
         yield item, outcome
-
-
-def _raise_after(previous: Future[Any] | None, error: Exception) -> NoReturn:
-    """Raise an error once the previous file is written, which the next file waits for."""
-    if previous is not None:
-        wait([previous])
-    raise error
 
 
 class DiskError(UserError):
