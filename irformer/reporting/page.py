@@ -15,6 +15,7 @@ from irformer.evaluation.restorers import Restorer
 from irformer.metrics import METRICS, MetricTraits
 from irformer.reporting.html import data_uri, write_html
 from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
+from irformer.reporting.viewer import MAX_BYTES, ViewedImage, viewer
 from irformer.tasks.task import Task
 
 
@@ -140,6 +141,8 @@ def write_page(
     remarks: Sequence[str] = (),
     figure: Path | None = None,
     crops: Sequence[CropRow] = (),
+    images: Sequence[ViewedImage] = (),
+    image_bytes: int = MAX_BYTES,
 ) -> None:
     """Write a self-contained HTML page.
 
@@ -151,6 +154,8 @@ def write_page(
         remarks: sentences below the tables.
         figure: a PNG file.
         crops: crops of restored images.
+        images: images in all their versions, shown in a viewer.
+        image_bytes: limit for the images of the viewer, in bytes of the page.
     """
     write_html(
         path,
@@ -161,6 +166,7 @@ def write_page(
         remarks=remarks,
         figure=data_uri(figure.read_bytes(), "image/png") if figure else None,
         crops=[(row.name, [(caption, data_uri(_png(image), "image/png")) for caption, image in row.images.items()]) for row in crops],
+        viewer=viewer(images, image_bytes) if images else None,
     )
 
 

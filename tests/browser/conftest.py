@@ -64,16 +64,16 @@ def watched() -> Iterator[Watched]:
 
 @pytest.fixture
 def open_page(browser: Any, watched: Watched) -> Iterator[Callable[..., Any]]:
-    """Open a file: `open_page(path, width=1280, height=900, **context)`, where `context` are arguments of playwright's `new_context`."""
+    """Open a file: `open_page(path, width, height, fragment, **context)`, where `context` are arguments of playwright's `new_context`."""
     contexts = []
 
-    def opened(path: Path, width: int = 1280, height: int = 900, **context: Any) -> Any:
+    def opened(path: Path, width: int = 1280, height: int = 900, fragment: str = "", **context: Any) -> Any:
         settings = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", **context}
         contexts.append(browser.new_context(**settings))
         page = contexts[-1].new_page()
         page.set_default_timeout(10_000)
         watched.watch(page)
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + fragment)
         return page
 
     yield opened

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from browser.pages import settle, until
 from irformer.dynamics.figures import Curve, Dynamics
 from irformer.reporting.surface import write_surfaces
 
@@ -32,7 +33,7 @@ def surfaces(tmp_path):
 
 def pixels(page, canvas=0) -> str:
     """What a canvas shows, once everything that was asked for is drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    settle(page)
     return page.locator("canvas").nth(canvas).evaluate("(canvas) => canvas.toDataURL()")
 
 
@@ -107,7 +108,7 @@ def test_keys_glide_where_motion_is_welcome(open_page, surfaces):
         CanvasRenderingContext2D.prototype.clearRect = function (...box) { window.frames_drawn++; drawn.apply(this, box); };
     }""")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("() => window.frames_drawn >= 4 * 4")  # at least four frames of four surfaces
+    until(page, "() => window.frames_drawn >= 4 * 4")  # at least four frames of four surfaces
 
 
 @pytest.mark.parametrize("control", ["azimuth", "tilt", "zoom"])
@@ -125,12 +126,12 @@ def test_the_wheel_zooms_a_selected_surface_and_else_scrolls_the_page(open_page,
     page.locator("canvas").first.hover()
     zoom = page.locator("#zoom").input_value()
     page.mouse.wheel(0, 60)
-    page.wait_for_function("() => scrollY > 0")
+    until(page, "() => scrollY > 0")
     assert page.locator("#zoom").input_value() == zoom
     page.locator("canvas").first.click()
     scrolled = page.evaluate("scrollY")
     page.mouse.wheel(0, -200)
-    page.wait_for_function("(zoom) => Number(document.getElementById('zoom').value) > zoom", arg=float(zoom))
+    until(page, "(zoom) => Number(document.getElementById('zoom').value) > zoom", float(zoom))
     assert page.evaluate("scrollY") == scrolled
 
 
@@ -226,16 +227,18 @@ def test_touch_turns_sideways_and_pinching_zooms(open_page, surfaces):
     assert float(page.locator("#zoom").input_value()) > 0.5
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_width_scrolls_sideways(open_page, surfaces, width, scheme):
-    page = open_page(surfaces, width=width, color_scheme=scheme)
+def test_no_width_scrolls_sideways(open_page, surfaces, scheme):
+    page = open_page(surfaces, color_scheme=scheme)
     page.locator(".data summary").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for box in [canvas.bounding_box() for canvas in page.locator("canvas").all()]:
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-        assert box["width"] >= 250
+    for width in (390, 768, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for box in [canvas.bounding_box() for canvas in page.locator("canvas").all()]:
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+            assert box["width"] >= 250
 
 
 def test_the_dark_scheme_redraws_text_and_surfaces(open_page, surfaces):
