@@ -179,9 +179,10 @@ def _remarks(measured: Measured) -> list[str]:
         found = [doubling_step(record) for record in measured.records[key].values()]
         grown = [step for step in found if math.isfinite(step)]
         middle = f", at step {statistics.median(grown):,.0f} (median)" if grown else ""
+        end = MAGNITUDE.text(measured.mean(key, MAGNITUDE, last))
         sentences.append(
             f"{measured.title(key)}: the magnitude more than doubles after step {_SETTLED} for {len(grown)} of {len(found)} seeds{middle}; "
-            f"it ends at {10 ** measured.mean(key, LOG_MAGNITUDE, last).mean:.3g}."
+            f"it ends at {end}."
         )
     return sentences
 

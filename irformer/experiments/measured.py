@@ -26,11 +26,25 @@ class Quantity:
         name: the name in tables and CSV.
         measure: computes it from the record and the step.
         digits: decimals to print.
+        geometric: positive, and compared by ratios: its mean and interval are those of its logarithm, and it is printed with three digits.
     """
 
     name: str
     measure: Measure
     digits: int = 2
+    geometric: bool = False
+
+    def estimate(self, values: Sequence[float]) -> Estimate:
+        """Estimate the mean over seeds."""
+        if not self.geometric:
+            return mean_of(values)
+        logs = mean_of([math.log10(value) for value in values])
+        low, high = (10**end if logs.bounded else end for end in (logs.low, logs.high))
+        return Estimate(10**logs.mean, low, high, logs.count)
+
+    def text(self, estimate: Estimate) -> str:
+        """Return an estimate in words."""
+        return estimate.text(3, significant=True) if self.geometric else estimate.text(self.digits)
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,10 @@ class Measured:
         """The last step that all arms have reached."""
         return min(int(record.results["trained_steps"]) for seeds in self.records.values() for record in seeds.values())
 
+    def last_step(self, key: str) -> int:
+        """Return the last step of an arm."""
+        return min(int(record.results["trained_steps"]) for record in self.records[key].values())
+
     def title(self, key: str) -> str:
         """Return the title of an arm."""
         return self.arms[key].title
@@ -62,7 +80,7 @@ class Measured:
 
     def mean(self, key: str, quantity: Quantity, step: int | None = None) -> Estimate:
         """Estimate the mean of a quantity over the seeds."""
-        return mean_of(list(self.values(key, quantity, step).values()))
+        return quantity.estimate(list(self.values(key, quantity, step).values()))
 
     def difference(self, first: str, second: str, quantity: Quantity, step: int | None = None) -> Estimate:
         """Estimate the difference of two arms in a quantity, over the seeds."""
@@ -113,12 +131,12 @@ def over_depth(record: Record, statistic: str, choose: Callable[[Sequence[float]
 
 def magnitude(record: Record, step: int) -> float:
     """Return the feature magnitude: the mean square of the output of the group where it is largest."""
-    return over_depth(record, "mean_square", max, step)
+    return max(over_depth(record, "mean_square", max, step), 1e-12)
 
 
 def log_magnitude(record: Record, step: int) -> float:
     """Return the decimal logarithm of the feature magnitude."""
-    return math.log10(max(magnitude(record, step), 1e-12))
+    return math.log10(magnitude(record, step))
 
 
 def entropy(record: Record, step: int) -> float:
@@ -141,7 +159,7 @@ def quality(record: Record, step: int) -> float:
     return float(record.results["test_sets"][set_of(record)]["metrics"][metric_of(record)])
 
 
-MAGNITUDE = Quantity("magnitude", magnitude, 3)
+MAGNITUDE = Quantity("magnitude", magnitude, geometric=True)
 LOG_MAGNITUDE = Quantity("log10 magnitude", log_magnitude)
 ENTROPY = Quantity("entropy (nats)", entropy)
 VALIDATION = Quantity("validation PSNR (dB)", validation)

@@ -77,8 +77,9 @@ def figure_name(experiment: Experiment, finding: Finding) -> str:
 
 
 def _page(experiment: Experiment, findings: Sequence[Finding]) -> str:
-    reference = f"{experiment.reference} of {PAPER}" if experiment.reference[0] in "FT" else f"{PAPER}, {experiment.reference}"
-    lines = [_GENERATED, f"# {experiment.title}", "", f"Reference: {reference}.", "", "## The claim", "", experiment.claim, ""]
+    of_paper = experiment.reference[0] in "FT"  # a figure or a table
+    reference = f"{experiment.reference} of the i-LN paper, {PAPER}." if of_paper else f"A control of the i-LN paper, {PAPER}."
+    lines = [_GENERATED, f"# {experiment.title}", "", reference, "", "## The claim", "", experiment.claim, ""]
     for finding in findings:
         lines += _section(experiment, finding)
     lines += ["## What would change the verdict", "", experiment.would_change, "", "## The rule", "", RULE]
@@ -109,14 +110,15 @@ def _conditions(checks: Sequence[Check]) -> ResultTable:
 def _arms_table(experiment: Experiment, measured: Measured) -> ResultTable:
     rows = []
     for key in measured.arms:
-        estimates = [measured.mean(key, quantity).text(quantity.digits) for quantity in experiment.quantities]
+        last = measured.last_step(key)
+        estimates = [quantity.text(measured.mean(key, quantity, last)) for quantity in experiment.quantities]
         steps = {int(record.results["trained_steps"]) for record in measured.records[key].values()}
         seeds = ", ".join(str(seed) for seed in measured.records[key])
         rows.append([measured.title(key), " ".join(f"{step:,}" for step in sorted(steps)), seeds, *estimates])
     header = ["arm", "steps", "seeds", *(quantity.name for quantity in experiment.quantities)]
     note = (
-        f"Means over the seeds with 95 % intervals. Statistics of features are those at step {measured.step:,}, of the group where the "
-        "magnitude is largest or the entropy smallest; PSNR is that of the best averaged weights of the whole run."
+        "Means over the seeds with 95 % intervals, for magnitudes those of the logarithm. Statistics of features are those at the arm's "
+        "last step, of the group where the magnitude is largest or the entropy smallest; PSNR is that of its best averaged weights."
     )
     return ResultTable("Arms", header, rows, [note])
 
@@ -157,11 +159,10 @@ def _csv(experiment: Experiment, findings: Sequence[Finding]) -> str:
     for finding in findings:
         measured = finding.measured
         for key in measured.arms:
+            last = measured.last_step(key)
             for quantity in experiment.quantities:
-                for seed, value in measured.values(key, quantity).items():
-                    writer.writerow(
-                        [measured.budget.name, measured.title(key), seed, measured.step, quantity.name, f"{value:.6g}", "", "", ""]
-                    )
+                for seed, value in measured.values(key, quantity, last).items():
+                    writer.writerow([measured.budget.name, measured.title(key), seed, last, quantity.name, f"{value:.6g}", "", "", ""])
         for check in finding.checks:
             numbers = [f"{value:.6g}" for value in (check.estimate.mean, check.estimate.low, check.estimate.high)]
             writer.writerow([measured.budget.name, "", "", "", check.statement, *numbers, check.outcome])

@@ -40,9 +40,9 @@ class Estimate:
         """Whether there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
-    def text(self, digits: int = 2, sign: bool = False) -> str:
-        """Return mean and interval in words: 1.23 [1.01, 1.45]."""
-        form = f"{'+' if sign else ''}.{digits}f"
+    def text(self, digits: int = 2, sign: bool = False, significant: bool = False) -> str:
+        """Return mean and interval in words: 1.23 [1.01, 1.45], with so many decimals or significant digits."""
+        form = f"{'+' if sign else ''}.{digits}{'g' if significant else 'f'}"
         interval = f"[{self.low:{form}}, {self.high:{form}}]" if self.bounded else "[one seed, no interval]"
         return f"{self.mean:{form}} {interval}"
 

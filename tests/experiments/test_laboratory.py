@@ -29,7 +29,7 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-def words(photos: Path, folder: Path, steps: int = 4) -> list[str]:
+def words(photos: Path, folder: Path, steps: int = 30) -> list[str]:
     """Arguments for table8 with tiny networks: four arms of one seed."""
     tiny = ["model.embed_dim=8", "model.depths=[1]", "model.num_heads=[2]", "batch_size=1", "patch_size=16", f"trainer.max_steps={steps}"]
     data = ["data=sample", f"data.val={photos}", f"test_sets=[{photos}]", "checkpoint_every=1", "callbacks.probe.every=1"]
@@ -148,5 +148,5 @@ def test_a_record_is_small_and_names_neither_machine_nor_folder(whole, photos):
     run = prepare(order(photos, whole))
     assert run[1] == []
     record = Record(records[0])
-    assert record.dynamics["mean_square"][0].steps.tolist() == [0, 1, 2, 3, 4]
+    assert record.dynamics["mean_square"][0].steps.tolist() == list(range(31))
     assert json.loads((records[0] / "provenance.json").read_text())["starts"][0]["devices"]

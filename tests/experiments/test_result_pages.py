@@ -31,7 +31,7 @@ def psnr(run, step: int) -> float:
 
 
 VERDICTS = {
-    "control": "disagrees",  # the ends are to blame here
+    "control": "not visible at this budget",  # blocks and ends matter only together here
     "figure1": "agrees",
     "figure2": "agrees",
     "figure4": "agrees",
