@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -16,12 +18,17 @@ from irformer.commands.results_folder import ResultsFolder
 from irformer.config.compose import options, trust_of, with_named_norms
 from irformer.config.image_sets import find_test_sets
 from irformer.config.tasks import build_task, recorded_task
+from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.evaluation.evaluate import evaluate_sets, results_record
+from irformer.evaluation.reduced_precision import calibration_images, evaluate_in_precision
 from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
+from irformer.precision.reduced import BITS, Reduced, in_precision
 from irformer.reporting.page import benchmark_table, readable_console
 from irformer.tasks.task import Task
 from irformer.weights.checkpoints import Checkpoint, load_checkpoint
+
+_log = logging.getLogger(__name__)
 
 _WITHOUT_NETWORK = ("bicubic", "degraded")
 
@@ -41,6 +48,7 @@ class _Subject:
         task: the task.
         sha256: checksum of the weights file; None without a network.
         model: overrides of the model configuration in the weights file.
+        reduced: the network in a precision other than float32; None in float32 or without a network.
     """
 
     restorer: Restorer
@@ -48,6 +56,7 @@ class _Subject:
     task: Task
     sha256: str | None
     model: dict[str, Any]
+    reduced: Reduced | None = None
 
 
 def _benchmark(cfg: DictConfig) -> None:
@@ -55,18 +64,24 @@ def _benchmark(cfg: DictConfig) -> None:
     subject = _without_network(cfg, checkpoint) if checkpoint in _WITHOUT_NETWORK else _with_network(cfg, checkpoint)
     task = subject.task
     test_sets = find_test_sets(cfg.test_sets, Path(cfg.paths.data), task)
+    if cfg.precision != "fp32":
+        subject = _in_precision(subject, cfg.precision, test_sets)
+    rules = subject.reduced.rules if subject.reduced is not None else {}
 
     def record(results: list[Any]) -> dict[str, Any]:
-        measured = results_record(checkpoint, task, subject.restorer.padding, results)
+        measured = results_record(checkpoint, task, subject.restorer.padding, results, rules)
         extra_metrics: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
         extra = {"extra_metrics": extra_metrics} if extra_metrics else {}
         return {"sha256": subject.sha256, "model_overrides": subject.model, **extra, **measured}
 
     folder = ResultsFolder(_folder(cfg, subject, record([])), record([]))
     with folder.reserved({test_set.name: {pair.name for pair in test_set.pairs} for test_set in test_sets}):
-        results = evaluate_sets(subject.restorer, test_sets)
+        if subject.reduced is not None:
+            results = evaluate_in_precision(subject.reduced, test_sets)
+        else:
+            results = evaluate_sets(subject.restorer, test_sets)
         console = readable_console()
-        benchmark_table(task, {subject.title: results}).show(console)
+        benchmark_table(task, {subject.title: results}, precision=rules).show(console)
         file = folder.add(record(results))
     console.print(f"results: {file}", highlight=False, markup=False, soft_wrap=True)
 
@@ -85,7 +100,8 @@ def _folder(cfg: DictConfig, subject: _Subject, identity: dict[str, Any]) -> Pat
     values = {**identity, "checkpoint": None if subject.sha256 else identity["checkpoint"], "degradation": degradation}
     del values["metrics"]  # traits are determined by the names and classes of the metrics
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    name = "-".join([_readable(Path(str(cfg.checkpoint)).stem), _readable(subject.task.label), digest])
+    precision = [] if subject.reduced is None else [subject.reduced.precision]
+    name = "-".join([_readable(Path(str(cfg.checkpoint)).stem), _readable(subject.task.label), *precision, digest])
     if hydra.mode == RunMode.MULTIRUN:
         return Path(hydra.runtime.output_dir) if "hydra.sweep.subdir" in given else Path(hydra.sweep.dir) / name
     return Path(hydra.run.dir) if cfg.out is not None or "hydra.run.dir" in given else Path(hydra.run.dir) / name
@@ -125,6 +141,17 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
     where = device(cfg.device)
     restorer = NetworkRestorer(network.to(where), task.protocol.padding, where)
     return _Subject(restorer, loaded.title, task, _sha256(loaded.path), overrides)
+
+
+def _in_precision(subject: _Subject, precision: str, test_sets: list[TestSet]) -> _Subject:
+    """Return a subject whose network computes in a precision."""
+    restorer = subject.restorer
+    if not isinstance(restorer, NetworkRestorer):
+        raise UserError(f"precision={precision}: {subject.title} has no network to compute in it; expected precision=fp32")
+    if precision in ("fp16", "fp16_safe") and torch.device(restorer.device).type == "cpu":
+        _log.warning("precision=%s: most CPUs compute in float16 several times more slowly than in float32; device=cuda is fast", precision)
+    calibration = calibration_images(subject.task, test_sets) if precision in BITS else None
+    return replace(subject, reduced=in_precision(restorer.network, precision, calibration))
 
 
 def _trained_task(loaded: Checkpoint, checkpoint: str) -> DictConfig:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -44,12 +44,21 @@ def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metr
 
 @dataclass(frozen=True)
 class SetResult:
-    """The metrics of each image of a test set, in order."""
+    """The metrics of each image of a test set, in order.
+
+    Args:
+        name: name of the set.
+        lq_source: where the degraded images come from.
+        remarks: what readers of the results should know.
+        per_image: the metrics by image.
+        precision: what a precision other than float32 did to this set, see `irformer.evaluation.reduced_precision`; empty for float32.
+    """
 
     name: str
     lq_source: str
     remarks: list[str] = field(default_factory=list)
     per_image: dict[str, Metrics] = field(default_factory=dict)
+    precision: dict[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> Metrics:
@@ -66,6 +75,8 @@ class SetResult:
             "metrics": self.metrics,
             "per_image": self.per_image,
         }
+        if self.precision:
+            values["precision"] = self.precision
         return strict(values)
 
 
@@ -100,7 +111,9 @@ def evaluate_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResul
     return results
 
 
-def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
+def results_record(
+    checkpoint: str, task: Task, padding: str, results: Sequence[SetResult], precision: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the content of results.json: checkpoint, task, protocol, metric traits and all results.
 
     Args:
@@ -108,12 +121,13 @@ def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[
         task: the task.
         padding: the restorer's padding; the protocol may leave it to the network.
         results: the result of each test set.
+        precision: rules of a precision other than float32 (`irformer.precision.Reduced.rules`), which become part of the protocol.
     """
     return {
         "checkpoint": checkpoint,
         "task": task.name,
         "task_label": task.label,
-        "protocol": {**task.protocol.as_dict(), "padding": padding},
+        "protocol": {**task.protocol.as_dict(), "padding": padding, **(precision or {})},
         "metrics": {name: asdict(metric.traits) for name, metric in task.metrics.items()},
         "test_sets": {result.name: result.as_dict() for result in results},
     }

@@ -82,14 +82,17 @@ class NetworkRestorer:
         Raises:
             NonFiniteOutputError: the network's output is not finite.
         """
+        return to_image(self.pixels(lq), np.uint16 if lq.dtype == np.uint16 else np.uint8)
+
+    def pixels(self, lq: NDArray) -> Tensor:
+        """Restore [h, w, C] to what the network returns, [1, C, scale*h, scale*w], neither clamped nor rounded."""
         height, width = lq.shape[:2]
         x = to_tensor(lq).to(self.device)
         if self.padding == "flip_always":
             x = pad_flip_always(x, multiple_of(self.network))
         with torch.no_grad():
             out = self.network(x)
-        out = out[:, :, : height * self.network.scale, : width * self.network.scale]
-        return to_image(out, np.uint16 if lq.dtype == np.uint16 else np.uint8)
+        return out[:, :, : height * self.network.scale, : width * self.network.scale]
 
 
 def to_tensor(image: NDArray) -> Tensor:

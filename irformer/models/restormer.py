@@ -49,7 +49,9 @@ class TransposedAttention(nn.Module):
         q, k, v = self.qkv_dwconv(self.qkv(x)).reshape(B, 3, self.heads, C // self.heads, H * W).unbind(1)
         # Not scaled_dot_product_attention: its kernels are made for many short tokens. Here C / heads tokens have H * W elements, the
         # scores are a small matrix, and two matrix products were 25 % faster (CPU, 48 channels, 128 x 128 pixels).
-        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature
+        # In float16, normalize's own eps is 0: the norm of a channel that is zero would be divided by zero.
+        eps = max(1e-12, torch.finfo(x.dtype).tiny)
+        scores = F.normalize(q, dim=-1, eps=eps) @ F.normalize(k, dim=-1, eps=eps).transpose(-2, -1) * self.temperature
         return self.project_out((scores.softmax(-1) @ v).reshape(B, C, H, W))
 
 

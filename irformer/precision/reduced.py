@@ -88,6 +88,14 @@ class Reduced:
         self.calibration = calibration
         self._watch = watch
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The precision as a part of the protocol of a measurement, in plain values; empty for fp32."""
+        if self.precision == "fp32":
+            return {}
+        calibration = {"calibration": list(self.calibration)} if self.calibration else {}
+        return {"precision": self.precision, "precision_scheme": self.scheme, **calibration}
+
     def record(self) -> PrecisionRecord:
         """Return the record of all calls since the last reset."""
         watch = self._watch

@@ -1,6 +1,7 @@
 """The same function with a residual stream of another magnitude."""
 
 import copy
+import math
 from typing import Any
 
 from torch import nn
@@ -56,8 +57,8 @@ def scale_stream(network: nn.Module, c: float) -> nn.Module:
         UserError: c is not above 0, the network's structure is unknown, or its branches read the stream itself (norm=none, norm=rezero),
             so that no reparametrization exists.
     """
-    if not c > 0:
-        raise UserError(f"scale_stream: c={c}: expected a factor above 0")
+    if not 0 < c < math.inf:
+        raise UserError(f"scale_stream: c={c}: expected a finite factor above 0")
     if not isinstance(network, WindowTransformer | Restormer) or not blocks_of(network):
         raise UserError(
             f"scale_stream: {type(network).__name__} is a network of unknown structure; expected irformer's SwinIR, HAT, DRCT or Restormer"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,7 +71,9 @@ def metric_column(name: str, metrics: Sequence[str], traits: Mapping[str, Metric
     return Column(name, tuple(Part(metric, known_traits(metric, traits).higher_is_better) for metric in metrics))
 
 
-def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True) -> ResultTable:
+def benchmark_table(
+    task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True, precision: Mapping[str, Any] | None = None
+) -> ResultTable:
     """Return a table of results with one row per restorer, followed by the published rows of the task.
 
     Published rows measured under a different rule are marked, and a note below the table names the rule.
@@ -79,6 +82,7 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         task: the task, with its protocol.
         results: the results of each restorer, all on the same test sets.
         published: whether to add published rows.
+        precision: rules of a precision other than float32 (`irformer.precision.Reduced.rules`).
     """
     traits = {name: metric.traits for name, metric in task.metrics.items()}
     metrics = list(traits)
@@ -87,6 +91,11 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
     rows: list[list[Cell]] = [[name, *(metric_numbers(result.metrics, metrics, traits) for result in row)] for name, row in results.items()]
     notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
     notes += [remark for result in first for remark in result.remarks]
+    title = task.label
+    if precision:
+        title += f", precision {precision['precision']}"
+        notes.append(f"{precision['precision']}: {precision['precision_scheme']}.")
+        notes += [f"Calibration images: {'; '.join(precision['calibration'])}."] if "calibration" in precision else []
     marks: dict[tuple[str, ...], str] = {}
     for known in published_rows(task, sets) if published else []:
         cells = [metric_numbers(known.test_sets.get(name, {}), metrics, traits) for name in sets]
@@ -95,7 +104,7 @@ def benchmark_table(task: Task, results: Mapping[str, Sequence[SetResult]], publ
         rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
     notes += [f"{mark} measured under a different rule: {'; '.join(differences)}." for differences, mark in marks.items()]
     columns = [metric_column(name, metrics, traits) for name in sets]
-    return ResultTable(f"{task.label}: {' / '.join(metrics)}", ["", *columns], rows, notes)
+    return ResultTable(f"{title}: {' / '.join(metrics)}", ["", *columns], rows, notes)
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,13 @@ class Benchmark:
     ]
     trust: Annotated[list[Text], Key("Packages whose classes a weights file may name.")]
     device: Annotated[Text, Key("cpu, cuda, cuda:1, ...; auto uses a GPU if available.")]
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "int8", "int4", "fp16_safe"],
+        Key(
+            "Precision of the network: half precision, fake quantization, or `fp16_safe`: float16 in the residual branches, float32 in the "
+            "stream."
+        ),
+    ]
     out: Annotated[Text | None, Key("Folder of results.json; null names it after checkpoint and task, below `paths.runs`/benchmark.")]
     paths: Annotated[BenchmarkPaths, Key("Folders of data and results.")]
     task: Annotated[
