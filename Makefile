@@ -34,7 +34,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	@$(BIN)/python scripts/reproduce.py figure1 budget=cpu out=runs/demo
+	@$(BIN)/python scripts/reproduce.py figure1 budget=demo out=runs/demo
 
 protocols: install
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/protocols.py
@@ -59,10 +59,10 @@ reliability: install
 
 # One test process for each core, and one thread for each process: more would only wait for each other.
 test: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -rs --numprocesses auto
 
 test-slow: install
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -rs
 
 check: install
 	@$(BIN)/ruff check .

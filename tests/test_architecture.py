@@ -22,7 +22,7 @@ LAYERS = (
     {"tasks"},
     {"data"},
     {"schema"},
-    {"weights", "dynamics"},
+    {"weights", "dynamics", "precision"},
     {"evaluation"},
     {"reporting"},
     {"config"},

@@ -165,13 +165,13 @@ def test_a_sweep_leaves_its_runs_and_one_table(tmp_path):
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("budget=tpu", "error: budget=tpu: expected cpu, gpu or paper"),
-        ("fast", "error: fast: expected KEY=VALUE"),
+        ("budget=tpu", "error: budget=tpu: expected cpu, gpu, paper"),
+        ("figure3", "error: figure3: unknown; known: control"),
         ("optim.lrr=1", "error: unknown key optim.lrr; did you mean optim.lr?"),
     ],
 )
 def test_a_user_error_in_a_reproduction_gets_one_line(monkeypatch, capsys, tmp_path, word, line):
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", "figure1", f"out={tmp_path}", word])
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "control", f"out={tmp_path}", word])
     with pytest.raises(SystemExit) as exit_:
         reproduce()
     assert exit_.value.code == 1

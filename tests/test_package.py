@@ -27,4 +27,6 @@ def test_a_wheel_carries_configs_template_and_published_numbers(tmp_path):
     subprocess.run(build, check=True, timeout=300)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     expected = {f"irformer/configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")}
-    assert expected | {"irformer/reporting/templates/report.html.j2", "irformer/evaluation/published.json"} <= names
+    templates = REPOSITORY / "irformer" / "reporting" / "templates"
+    expected |= {path.relative_to(REPOSITORY).as_posix() for path in templates.rglob("*") if path.is_file()}
+    assert expected | {"irformer/evaluation/published.json"} <= names

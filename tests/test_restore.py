@@ -12,13 +12,18 @@ import pytest
 import torch
 from conftest import picture
 from omegaconf import OmegaConf
+from PIL import ExifTags, Image, ImageCms
 
 from irformer.commands.restore import restore
 from irformer.commands.restore_jobs import plan
+from irformer.commands.restore_pipeline import Pipeline
 from irformer.config.compose import build_network, compose
 from irformer.errors import UserError
+from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer
-from irformer.imaging.images import decode_image, read_image, write_image
+from irformer.evaluation.tiling import TiledRestorer
+from irformer.imaging.images import OutOfMemoryError, decode_image, read_image, write_image
+from irformer.precision import in_precision
 from irformer.weights.checkpoints import load_checkpoint, save_network
 
 REPOSITORY = Path(__file__).parent.parent
@@ -399,6 +404,289 @@ def test_a_bad_checkpoint_leaves_nothing(typed, place, attempts, checkpoint):
     assert (status, error.count("\n")) == (1, 1)
     assert not (place / "out").exists()
     attempts.refused("restore")
+
+
+def camera_photo(path: Path, orientation: int = 1, **options) -> Path:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Artist] = "A. Photographer"
+    Image.fromarray(picture(12, 16)).save(path, exif=exif.tobytes(), icc_profile=SRGB, **options)
+    return path
+
+
+def test_a_folder_of_every_kind_of_file(typed, place, attempts):
+    """Everything that can be restored is, with its kind and its metadata; everything else is named, in the order of the names."""
+    folder = place / "all"
+    folder.mkdir()
+    rgb, gray = picture(12, 16), picture(12, 16, 1)
+    deep = rgb.astype(np.uint16) * 257
+    alpha = picture(12, 16, 1, seed=7)[..., 0]
+    for name in ("a.png", "b.jpg", "c.webp", "d.tif", "e.bmp"):
+        write_image(folder / name, rgb)
+        write_image(folder / f"gray-{name}", gray)
+    for name in ("f.png", "g.tif"):
+        write_image(folder / name, deep)
+        write_image(folder / f"gray-{name}", deep[..., :1])
+    for name in ("h.png", "i.webp", "j.tif"):
+        write_image(folder / name, rgb, alpha)
+    write_image(folder / "k.png", deep, deep[..., 0])
+    for i in range(1, 9):
+        camera_photo(folder / f"turned{i}.jpg", i)
+    (folder / "notes.txt").touch()
+    bad = {"cut.jpg": (folder / "b.jpg").read_bytes()[:100], "empty.png": b"", "scratched.tif": (folder / "g.tif").read_bytes()[:-40]}
+    Image.fromarray(rgb).convert("CMYK").save(folder / "cmyk.jpg")
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "gone.png").symlink_to("nowhere.png")
+
+    status, line, error = typed("all", "out", "--suffix", "_x2")
+    assert (status, line) == (3, "26 images restored x2: out; 5 failed; 1 files that are not images")
+    failed = [word.split(":")[1].strip() for word in error.splitlines()]
+    assert failed == [f"all/{name}" for name in ("cmyk.jpg", "cut.jpg", "empty.png", "gone.png", "scratched.tif")]
+    assert len(tree(place / "out")) == 26
+    for name in tree(place / "out"):
+        image = decode_image(place / "out" / name)
+        turned = name.startswith("turned") and int(name[6]) >= 5
+        assert image.pixels.shape == ((32, 24) if turned else (24, 32)) + ((1,) if name.startswith("gray") and "-c_" not in name else (3,))
+        assert (image.pixels.dtype == np.uint16) == (name.removeprefix("gray-")[0] in "fgk")
+        assert (image.alpha is not None) == (name[0] in "hijk" and name[1] == "_")
+        if name.startswith("turned"):
+            with Image.open(place / "out" / name) as photo:
+                assert photo.getexif().get(ExifTags.Base.Orientation) == 1
+                assert photo.getexif()[ExifTags.Base.Artist] == "A. Photographer"
+                assert photo.info["icc_profile"] == SRGB
+    upright = read_image(place / "out" / "turned1_x2.png")
+    assert upright.shape == (24, 32, 3)
+    attempts.handled("restore")
+    for _ in failed:
+        attempts.refused("restore")
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("jpg", ".jpg"), ("webp", ".webp"), ("tif", ".tif"), ("bmp", ".bmp"), ("same", None)])
+def test_formats_of_outputs(typed, place, attempts, kind, suffix):
+    camera_photo(place / "photos" / "sub" / "photo.jpg", 6)
+    status, line, _ = typed("photos", "out", "--format", kind)
+    assert (status, "metadata that BMP files cannot hold dropped from 1 image" in line) == (0, kind == "bmp")
+    suffixes = {".png", ".jpg"} if suffix is None else {suffix}
+    assert {Path(name).suffix for name in tree(place / "out")} == suffixes
+    photo = place / "out" / "sub" / f"photo{suffix or '.jpg'}"
+    assert read_image(photo).shape == (32, 24, 3)
+    with Image.open(photo) as written:
+        assert written.info.get("icc_profile") == (None if kind == "bmp" else SRGB)
+        assert written.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    attempts.handled("restore")
+
+
+def test_quality_and_names_that_do_not_apply(typed, place, attempts):
+    assert typed("photos", "good", "--format", "jpg", "--quality", "98")[0] == 0
+    assert typed("photos", "poor", "--format", "jpg", "--quality", "20")[0] == 0
+    good, poor = (sum(Image.open(place / name / "a.jpg").quantization[0]) for name in ("good", "poor"))
+    assert good < poor
+    attempts.handled("restore")
+    for words, message in (
+        (("photos", "out", "--quality", "80"), "--quality 80: .png files are lossless; write jpg or webp files, or omit --quality"),
+        (("photos/a.png", "b.png", "--suffix", "_x2"), "--suffix: OUTPUT names the file b.png, expected a folder; choose a folder or omit"),
+        (("photos/a.png", "b.png", "--format", "jpg"), "--format: OUTPUT names the file b.png, expected a folder; choose a folder or omit"),
+        (("photos", "out", "--tile", "99"), "--tile 99: expected a multiple of 8, as the network requires; use 96 or 104"),
+        (
+            ("photos", "out", "--tile", "32"),
+            "--tile 32: expected more than the overlap of 32 pixels; use a larger tile or a smaller overlap",
+        ),
+        (("no*.png", "out"), "no*.png: no file matches this pattern"),
+        (("photos/**/*.png", "photos/out"), "photos/out: is inside photos, where photos/**/*.png would find it as input next time;"),
+    ):
+        status, _, error = typed(*words)
+        assert (status, error.count("\n")) == (1, 1)
+        assert error.startswith(f"error: {message}")
+        assert not (place / "out").exists()
+        attempts.refused("restore")
+
+
+@pytest.mark.parametrize("words", [("--tile", "big"), ("--tile", "0"), ("--quality", "0"), ("--overlap", "-1"), ("--workers", "0"),
+                                   ("--suffix", "a/b"), ("--format", "gif")])  # fmt: skip
+def test_options_that_make_no_sense_are_usage_errors(typed, attempts, words):
+    status, _, error = typed("photos", "out", *words)
+    assert status == 2
+    assert f"argument {words[0]}: " in error
+    attempts.refused("restore")
+
+
+def test_patterns_keep_the_tree_below_their_fixed_part(typed, place, attempts):
+    (place / "photos" / "sub" / "notes.txt").touch()
+    assert typed("photos/**/*.png", "out")[:2] == (0, "2 images restored x2: out")
+    assert tree(place / "out") == ["a.png", "sub/b.png"]
+    assert typed("photos/s*", "more")[:2] == (0, "2 images restored x2: more; 1 files that are not images")
+    assert tree(place / "more") == ["sub/b.png", "sub/deep/c.png"]
+    attempts.handled("restore")
+
+
+def test_an_existing_folder_is_no_output(typed, place, attempts):
+    (place / "out" / "a.png").mkdir(parents=True)
+    status, _, error = typed("photos", "out")
+    assert (status, error) == (1, "error: out/a.png: is a folder, expected the output of photos/a.png; move it, or choose another OUTPUT\n")
+    attempts.refused("restore")
+
+
+def test_outputs_that_links_make_one_file(typed, place, attempts):
+    (place / "photos" / "twin").mkdir()
+    write_image(place / "photos" / "twin" / "b.png", picture(12, 12))
+    (place / "out" / "sub").mkdir(parents=True)
+    (place / "out" / "twin").symlink_to("sub")
+    status, _, error = typed("photos", "out")
+    assert status == 1
+    assert error.startswith("error: photos/sub/b.png and photos/twin/b.png would both become out/twin/b.png")
+    attempts.refused("restore")
+
+
+def test_tiles_and_the_ensemble_change_the_network_alone(typed, place, attempts):
+    """Against the restorers themselves, which other tests compare with SwinIR's rule."""
+    image = picture(100, 130)
+    write_image(place / "in.png", image)
+    network = load_checkpoint(place / "w.safetensors").network
+    whole = NetworkRestorer(network, "reflect_min")
+    cases = {
+        ("--tile", "off"): whole(image),
+        ("--tile", "64", "--overlap", "16"): TiledRestorer(whole, 64, 16)(image),
+        ("--ensemble",): NetworkRestorer(SelfEnsemble(network), "reflect_min")(image),
+        ("--precision", "bf16"): NetworkRestorer(in_precision(network, "bf16").network, "reflect_min")(image),
+    }
+    for words, expected in cases.items():
+        status, line, error = typed("in.png", "out.png", "--overwrite", *words)
+        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert np.array_equal(read_image(place / "out.png"), expected), words
+        attempts.handled("restore")
+
+
+def test_an_image_that_does_not_fit_is_restored_in_tiles_and_the_last_line_says_so(typed, place, monkeypatch, attempts):
+    write_image(place / "photos" / "large.png", picture(100, 130))
+    forward = NetworkRestorer.__call__
+
+    def small_memory(self, lq):
+        if lq.shape[0] * lq.shape[1] > 5000:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB")
+        return forward(self, lq)
+
+    monkeypatch.setattr(NetworkRestorer, "__call__", small_memory)
+    assert typed("photos", "out") == (
+        0,
+        "4 images restored x2: out; 1 image restored in tiles of 72 pixels, because memory did not suffice for the whole image",
+        "",
+    )
+    attempts.handled("restore")
+    status, _, error = typed("photos", "out", "--tile", "off", "--overwrite")
+    assert status == 3
+    assert error == (
+        "failed: photos/large.png: the network fails on 130x100 pixels (CUDA out of memory. Tried to allocate 90 GiB): "
+        "too large for memory; restore it in tiles with --tile auto\n"
+    )
+    attempts.refused("restore")
+
+
+def test_metadata_that_are_dropped_are_counted(typed, place, attempts):
+    Image.fromarray(picture(12, 16)).save(place / "photos" / "odd.png", icc_profile=b"no profile")
+    assert typed("photos", "out")[1] == "4 images restored x2: out; a damaged ICC profile dropped from 1 image"
+    save(place / "gray.safetensors", channels=1)
+    camera_photo(place / "photo.png")
+    line = typed("photo.png", "gray.png", checkpoint="gray.safetensors")[1]
+    assert line.endswith("because the network is for gray images; an ICC profile for other colors dropped from 1 image")
+    attempts.handled("restore")
+
+
+def test_a_log_gets_a_line_now_and_then(typed, place, monkeypatch, attempts):
+    monkeypatch.setattr("irformer.commands.restore._LOG_INTERVAL", 0)
+    status, _, error = typed("photos", "out")
+    assert status == 0
+    assert [line.split(" images,")[0] for line in error.splitlines()] == ["1 of 3", "2 of 3"]
+    assert all("images/s, " in line and line.endswith(" left") for line in error.splitlines())
+    attempts.handled("restore")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_errors_and_outputs_come_in_the_order_of_the_inputs(workers):
+    """Whichever thread is first: reading and encoding are slow for some items, and fail for others."""
+    written = []
+
+    def slow(item, value=None):
+        time.sleep(0.02 * (item % 3 == 0))
+        if item % 5 == 4:
+            raise UserError(f"{item}")
+        return item
+
+    pipeline = Pipeline(slow, lambda item, read: read, slow, lambda item, encoded: written.append(item) or item, workers)
+    outcomes = list(pipeline.run(range(23), lambda: False))
+    assert [item for item, _ in outcomes] == list(range(23))
+    assert [item for item, outcome in outcomes if isinstance(outcome, UserError)] == [4, 9, 14, 19]
+    assert written == [item for item in range(23) if item % 5 != 4]
+
+
+def test_the_pipeline_holds_few_items():
+    """Reading stays at most two items ahead of the network, and writing as many behind it."""
+    held, most = set(), []
+
+    def read(item):
+        held.add(item)
+        most.append(len(held))
+        return item
+
+    pipeline = Pipeline(read, lambda item, _: item, lambda item, _: time.sleep(0.01), lambda item, _: held.discard(item), 2)
+    assert len(list(pipeline.run(range(40), lambda: False))) == 40
+    assert max(most) <= 2 + 1 + 3
+
+
+def test_a_step_without_memory_is_repeated_when_nothing_else_computes():
+    failed = set()
+
+    def once(step):
+        def run(item, *_):
+            if (step, item) not in failed and item == 2:
+                failed.add((step, item))
+                raise OutOfMemoryError("too large")
+            return item
+
+        return run
+
+    pipeline = Pipeline(once("read"), lambda item, _: item, once("encode"), lambda item, _: item, 2)
+    assert [outcome for _, outcome in pipeline.run(range(5), lambda: False)] == list(range(5))
+    assert failed == {("read", 2), ("encode", 2)}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_lack_of_memory_on_the_cpu_is_an_error_and_not_the_end():
+    """In a process of its own: within the limit, an allocation fails that Linux would promise and then kill the process for."""
+    code = (
+        "import torch\nfrom irformer.core.memory import free_memory, memory_limit\n"
+        "from irformer.evaluation.tiling import is_out_of_memory\n"
+        "free = free_memory()\nassert 0 < free < 2**50\n"
+        "with memory_limit():\n"
+        "    torch.zeros(1000, 1000)\n"
+        "    try:\n        torch.empty(int(0.97 * free), dtype=torch.uint8)\n"
+        "    except RuntimeError as error:\n        assert is_out_of_memory(error), error\n        print('an error')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.stdout == "an error\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+def test_twelve_megapixels_in_tiles_take_little_memory(place, attempts):
+    """Less than 1.2 GB for a photo whose first features alone would fill 400 MB each, besides what an image of 12x16 pixels takes."""
+    write_image(place / "photos" / "large.jpg", np.tile(picture(300, 400), (10, 10, 1)))
+    code = (
+        "import sys, atexit\nfrom irformer.commands.restore import restore\n"
+        "atexit.register(lambda: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]))\nrestore()\n"
+    )
+    peaks = {}
+    for name, words in {"large": ("photos/large.jpg", "out.png", "--tile", "256"), "small": ("photos/a.png", "small.png")}.items():
+        command = [sys.executable, "-c", code, *words, "--checkpoint", "w.safetensors", "--device", "cpu"]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peaks[name] = int(done.stdout.split()[-1]) / 1000
+    assert decode_image(place / "out.png").pixels.shape == (6000, 8000, 3)
+    assert peaks["large"] - peaks["small"] < 1200, peaks
+    attempts.handled("restore")
 
 
 def test_help_states_the_rules(monkeypatch, capsys):

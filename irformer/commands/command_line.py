@@ -12,10 +12,13 @@ from irformer.core.trust import add_trust_option
 from irformer.datasets.origins import GROUPS
 
 _RESTORED_NAMES = (
-    "If INPUT or OUTPUT is a folder, images are written as PNG: a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg becomes OUTPUT/sub/a.png, "
-    "or OUTPUT/FOLDER/sub/a.png if there are several INPUTs. Images whose names would collide keep their suffix: a.png and a.jpg become "
-    "a.png.png and a.jpg.png."
+    "If INPUT or OUTPUT is a folder, images are written as PNG (--format): a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg becomes "
+    "OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png if there are several INPUTs. Images whose names would collide keep their suffix: a.png "
+    "and a.jpg become a.png.png and a.jpg.png. A quoted pattern such as 'photos/**/*.jpg' keeps the tree below photos."
 )
+
+DEFAULT_CHECKPOINT: Path | None = None
+"""The checkpoint of restore.py if none is given; None means that one is required."""
 
 # Lines around the generated part of docs/protocols.md and docs/performance.md.
 START, END = "<!-- table -->", "<!-- end of table -->"
@@ -25,31 +28,85 @@ def restore() -> argparse.ArgumentParser:
     """Return the parser of restore.py."""
     parser = argparse.ArgumentParser(
         description="Restore images, and all images in folders and their subfolders, one at a time. Inputs are never modified.",
-        epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. If an image "
-        "fails, it is reported and the others are restored. Ctrl-C stops after the current image. "
+        epilog=f"{_RESTORED_NAMES} 16-bit depth, gray and alpha are preserved; the same network restores alpha, as gray. EXIF orientation "
+        "is applied; other EXIF data and the ICC profile are kept. If an image fails, it is reported and the others are restored. Ctrl-C "
+        "stops after the current image. "
         "Exit status: 0 all images are restored or existed already, 1 nothing was restored, 3 some failed, 130 interrupted.",
     )
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file or folder")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image file, folder, or quoted pattern")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="image file for a single image, folder otherwise")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder or a weights file")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=DEFAULT_CHECKPOINT is None,
+        default=DEFAULT_CHECKPOINT,
+        help="a run's folder or a weights file",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs; otherwise they are skipped")
+    written = parser.add_argument_group("output files")
+    written.add_argument(
+        "--format",
+        choices=("png", "jpg", "webp", "tif", "bmp", "same"),
+        default="png",
+        help="format of the images in a folder (default png); same: that of each input",
+    )
+    written.add_argument("--suffix", type=_name_part, default="", help="added to the names in a folder: _x2 turns a.jpg into a_x2.png")
+    written.add_argument(
+        "--quality", type=_quality, metavar="N", help="1 to 100, for jpg (default 95) and webp (default lossless); the others are lossless"
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="auto|N|off",
+        help="side of the tiles in input pixels, which bounds memory; auto (the default) restores the whole image, and only if memory does "
+        "not suffice, halves the tile until it does; off never uses tiles",
+    )
+    network.add_argument("--overlap", type=_overlap, default=32, metavar="N", help="overlap of tiles in input pixels (default 32)")
+    network.add_argument("--ensemble", action="store_true", help="average over 8 flips and rotations: slightly better, 8 times slower")
+    network.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "fp16_safe"),
+        default="fp32",
+        help="precision of the network (default fp32); fp16_safe keeps the residual stream in fp32",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="threads that read images ahead, and as many that write them (default 2); each holds an image in memory",
+    )
     add_trust_option(parser)
     return parser
 
 
 def export() -> argparse.ArgumentParser:
     """Return the parser of export.py."""
-    parser = argparse.ArgumentParser(description="Export the network of a checkpoint to one file that irformer or the official code loads.")
+    parser = argparse.ArgumentParser(
+        description="Export the network of a checkpoint to a file that irformer or the official code loads, or to a folder for a hub."
+    )
     parser.add_argument("checkpoint", type=Path, help="a run's folder or a weights file")
-    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument("out", type=Path, help="the file to write, or the folder with --format hub")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "official"),
+        choices=("safetensors", "official", "hub"),
         default="safetensors",
         help="safetensors (default): irformer's own format, with the configuration inside; official: the layout of the official code, "
-        "as .pth or .safetensors by the suffix of OUT",
+        "as .pth or .safetensors by the suffix of OUT; hub: a folder with model.safetensors, a model card (README.md) and the license",
     )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="hub: results.json files of benchmarks for the card. Default: the results of the run",
+    )
+    parser.add_argument("--license", metavar="NAME", help="hub: SPDX identifier of the license of the weights, such as Apache-2.0")
+    parser.add_argument("--license-file", type=Path, metavar="FILE", help="hub: the text of the license, copied to LICENSE")
     parser.add_argument(
         "--training-patch-size",
         type=int,
@@ -81,19 +138,21 @@ def compare() -> argparse.ArgumentParser:
 
 
 def reproduce() -> argparse.ArgumentParser:
-    """Return the parser of reproduce.py; arguments after the claim are Hydra's `key=value`, because it trains."""
+    """Return the parser of reproduce.py; it trains, so its options are `key=value` as in train.py."""
     parser = argparse.ArgumentParser(
-        description="Reproduce a claim of the i-LN paper (arXiv 2504.06629).",
-        epilog="Example: reproduce.py figure1 budget=cpu out=runs/demo trainer.max_steps=200. budget=cpu takes minutes on a CPU, gpu about "
-        "an hour on a GPU with DIV2K, paper 300,000 iterations on DF2K.",
+        description="Reproduce claims of the i-LN paper (arXiv 2504.06629): train the missing arms, and write a page with the verdict.",
+        epilog="Examples: reproduce.py list; reproduce.py control figure1 budget=cpu jobs=2; reproduce.py table1 seeds=5 --print. "
+        "budget=cpu takes tens of minutes per claim on two cores, gpu tens of minutes on a GPU, paper 300,000 iterations per arm. "
+        "budget=demo takes minutes and only knows figure1. Finished arms are never trained again, and interrupted ones are resumed.",
     )
-    parser.add_argument("claim", choices=["figure1"], help="what to reproduce")
     parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="budget=cpu|gpu|paper (default cpu), out=FOLDER (default runs/CLAIM-BUDGET), and overrides of train.py for all arms",
+        "words",
+        nargs="+",
+        metavar="NAME|KEY=VALUE",
+        help="list, or names of claims; budget=cpu|gpu|paper|demo (default cpu), jobs=N arms at once, seeds=N per arm, "
+        "out=FOLDER of pages and records (default docs/results), and overrides of train.py for all arms",
     )
+    parser.add_argument("--print", action="store_true", help="print the missing arms as commands of train.py, and train nothing")
     return parser
 
 
@@ -171,6 +230,32 @@ def speed() -> argparse.ArgumentParser:
     loader.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     loader.add_argument("--files", action="store_true", help="read image files and cache them in memory, instead of the packed store")
     return parser
+
+
+def _tile(text: str) -> int | str:
+    if text in ("auto", "off"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected auto, off, or a number of pixels")
+    return _positive(text)
+
+
+def _overlap(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of pixels, 0 or more")
+    return int(text)
+
+
+def _quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to 100")
+    return int(text)
+
+
+def _name_part(text: str) -> str:
+    if any(separator in text for separator in ("/", "\\", "\0")):
+        raise argparse.ArgumentTypeError(f"{text}: expected part of a file name, without a path")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -1,16 +1,84 @@
-"""Export a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official."""
+"""Export a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official|hub."""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from irformer.commands import command_line
 from irformer.commands.common import reporting_user_errors
+from irformer.config.saved import CONFIG, read_saved_config
 from irformer.core.trust import Trust
-from irformer.weights.checkpoints import load_checkpoint
+from irformer.errors import UserError
+from irformer.evaluation.results import read_results
+from irformer.reporting.model_card import Training, model_card, write_model_folder
+from irformer.schema.roles import described
+from irformer.training.provenance import PROVENANCE
+from irformer.weights.bundled import WEIGHTS
+from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 from irformer.weights.exports import export_checkpoint
+
+_HUB_ONLY = ("results", "license", "license_file")
 
 
 def export() -> None:
-    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official."""
+    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official|hub."""
     arguments = command_line.export().parse_args()
     with reporting_user_errors():
+        given = [name for name in _HUB_ONLY if getattr(arguments, name)]
+        if given and arguments.format != "hub":
+            raise UserError(f"--{given[0].replace('_', '-')}: only a model card uses it; omit it or add --format hub")
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
-        export_checkpoint(checkpoint, arguments.out, arguments.format, arguments.training_patch_size)
+        if arguments.format == "hub":
+            _export_folder(checkpoint, arguments)
+        else:
+            export_checkpoint(checkpoint, arguments.out, arguments.format, arguments.training_patch_size)
     print(f"wrote {arguments.out}")
+
+
+def _export_folder(checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
+    """Write model.safetensors, README.md and LICENSE to a folder.
+
+    Raises:
+        UserError: a file cannot be read, or the output is a file.
+    """
+    out: Path = arguments.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; --format hub writes a folder")
+    run: Path | None = arguments.checkpoint if arguments.checkpoint.is_dir() else None
+    results = arguments.results or ([run / "results.json"] if run is not None and (run / "results.json").exists() else [])
+    records = [read_results(file) for file in results]
+    license_text = None
+    if arguments.license_file is not None:
+        try:
+            license_text = arguments.license_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--license-file {arguments.license_file}: cannot be read ({error}); expected a text file") from None
+    card = model_card(checkpoint, records, None if run is None else _training(run), arguments.license)
+    export_checkpoint(checkpoint, out / WEIGHTS, "safetensors", arguments.training_patch_size)
+    write_model_folder(out, card, license_text)
+
+
+def _training(run: Path) -> Training | None:
+    """Return how a run was trained; None if it has no provenance."""
+    if not (run / PROVENANCE).exists():
+        return None
+    config = read_saved_config(run / CONFIG)
+    try:
+        start = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))["starts"][0]
+        script, *words = shlex.split(start["command"])
+        words = [word for word in words if described(word.lstrip("+~").partition("=")[0]).result]
+        packages = {"irformer": str(start["irformer"]), **{name: str(number) for name, number in start["packages"].items() if number}}
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    select = OmegaConf.select
+    return Training(
+        data=str(select(config, "data.name")),
+        batch=int(select(config, "batch_size")),
+        patch=int(select(config, "patch_size")),
+        steps=int(select(config, "trainer.max_steps")),
+        command=shlex.join(["python", Path(script).name, *words]),  # without the folders of the machine
+        packages=packages,
+    )

@@ -1,29 +1,42 @@
 """Restore images and folders of images: python scripts/restore.py INPUT... OUTPUT --checkpoint PATH."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from tqdm import tqdm
 
 from irformer.commands import command_line
 from irformer.commands.common import device, reporting_user_errors
-from irformer.commands.restore_jobs import Job, named, plan
+from irformer.commands.restore_images import Encoded, ImageRestorer
+from irformer.commands.restore_jobs import Job, Naming, named, plan
+from irformer.commands.restore_pipeline import DiskError, Pipeline
+from irformer.core.memory import memory_limit
 from irformer.core.trust import Trust
-from irformer.errors import UserError
+from irformer.errors import UserError, naming
+from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer
-from irformer.imaging.images import decode_image, printable, write_image
+from irformer.evaluation.tiling import TiledRestorer
+from irformer.imaging.decoding import STDERR_LOCK
+from irformer.imaging.images import printable
+from irformer.precision import in_precision
 from irformer.weights.checkpoints import load_checkpoint
 
 SOME_FAILED = 3
 INTERRUPTED = 130
+
+_LOG_INTERVAL = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def restore() -> None:
@@ -37,119 +50,102 @@ def restore() -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    found = plan(arguments.inputs, arguments.output)
+    # Damage that matters is reported as an error. Set here once: changing it while threads decode images is not safe.
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    found = plan(arguments.inputs, arguments.output, Naming(arguments.format, arguments.suffix))
     jobs = [job for job in found.jobs if arguments.overwrite or not job.target.exists()]
-    loaded = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
-    network: Any = loaded.network
-    if network.in_channels not in (1, 3):
-        raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
+    _require_quality_applies(arguments.quality, found.jobs)
     where = device(arguments.device)
-    images = _ImageRestorer(NetworkRestorer(network.to(where), "reflect_min", where), network.in_channels)
+    images, scale = _image_restorer(arguments, where)
     if jobs:
         _require_writable(jobs[0].target.parent if len(found.jobs) == 1 else arguments.output)
-    done = failed = 0
-    with _Interrupt() as interrupt, tqdm(total=len(jobs), unit="image", disable=None) as bar:
-        for job in jobs:
-            if interrupt.received:
-                break
-            try:
-                images.restore(job)
-                done += 1
-            except _DiskError as error:
-                failed += 1
-                bar.write(f"failed: {named(error, job.target)}; stopped", file=sys.stderr)
-                break
-            except UserError as error:
-                failed += 1
-                bar.write(f"failed: {named(error, job.source)}", file=sys.stderr)
-            bar.update()
+    limit = memory_limit() if where.type == "cpu" else contextlib.nullcontext()
+    with limit:
+        restored, failed, interrupted = _restore_all(images, jobs, arguments.workers)
+    left = len(jobs) - len(restored) - failed
     rest = {
         "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
         "failed": failed,
-        "left": len(jobs) - done - failed,
+        "left": left,
         "files that are not images": found.ignored,
     }
     details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
-    stopped = interrupt.received and done + failed < len(jobs)
-    line = f"{done} images restored x{network.scale}: {printable(str(arguments.output))}{details}{images.remark}"
-    print(f"interrupted: {line}; rerun the command to restore the rest" if stopped else line)
-    if stopped:
+    line = f"{len(restored)} images restored x{scale}: {printable(str(arguments.output))}{details}{_remarks(restored, arguments.tile)}"
+    if interrupted and left:
+        print(f"interrupted: {line}; rerun the command to restore the rest")
         return INTERRUPTED
+    print(line)
     return SOME_FAILED if failed else 0
 
 
-class _DiskError(UserError):
-    """The output cannot be written, and neither could the next one."""
+def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tuple[list[Encoded], int, bool]:
+    """Restore images until all are done, the disk fails, or the user interrupts.
 
-
-class _ImageRestorer:
-    """Restores image files of any bit depth and kind with a network for gray or RGB images.
-
-    Args:
-        restorer: the network.
-        channels: its number of input channels, 1 or 3.
+    Returns:
+        The restored images without their data, the number of those that failed, and whether the user interrupted.
     """
+    pipeline = Pipeline(images.read, images.restore, images.encode, images.write, workers)
+    restored: list[Encoded] = []
+    failed = 0
+    with _Interrupt() as interrupt, _Progress(len(jobs)) as progress:
+        for job, outcome in pipeline.run(jobs, lambda: interrupt.received):
+            if isinstance(outcome, Encoded):
+                restored.append(replace(outcome, data=b""))
+            else:
+                failed += 1
+                progress.write(f"failed: {_failure(job, outcome)}")
+            progress.update()
+    return restored, failed, interrupt.received
 
-    def __init__(self, restorer: NetworkRestorer, channels: int) -> None:
-        self.restorer = restorer
-        self.channels = channels
-        self.turned_gray = 0
 
-    @property
-    def remark(self) -> str:
-        """A remark for the final message."""
-        return f"; {self.turned_gray} color images became gray, because the network is for gray images" if self.turned_gray else ""
+def _failure(job: Job, error: UserError) -> str:
+    if isinstance(error, DiskError):
+        return printable(f"{job.target}: cannot be written ({error}): free some space or choose another OUTPUT; stopped")
+    return named(error, job.source)
 
-    def restore(self, job: Job) -> None:
-        """Restore one file; the output appears complete or not at all.
 
-        Raises:
-            UserError: the image cannot be decoded, restored, or written in the output format.
-            _DiskError: the output folder cannot be written to.
-        """
-        image = decode_image(job.source)
-        pixels: NDArray = image.pixels
-        alpha: NDArray | None = image.alpha
-        try:
-            if self.channels == 1 and pixels.shape[2] == 3:
-                pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[..., None]
-                self.turned_gray += 1
-            restored = self._apply(pixels)
-            if alpha is not None:
-                alpha = self._alpha(alpha, restored.shape[:2])
-        except (RuntimeError, MemoryError) as error:
-            size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{job.source}: the network fails on {size} ({reason}): too small for it, or too large for memory") from None
-        self._write(job.target, restored, alpha)
+def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple[ImageRestorer, int]:
+    """Load the network, and return what restores image files with it, and its scale."""
+    network: Any = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust)).network
+    if network.in_channels not in (1, 3):
+        raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
+    network = network.to(where)
+    if arguments.precision != "fp32":
+        network = in_precision(network, arguments.precision).network
+    if arguments.ensemble:
+        network = SelfEnsemble(network)
+    whole = NetworkRestorer(network, "reflect_min", where)
+    if arguments.tile == "off":
+        return ImageRestorer(whole, network.in_channels, arguments.quality), network.scale
+    with naming("--"):
+        tiled = TiledRestorer(whole, arguments.tile, arguments.overlap)
+    return ImageRestorer(tiled, network.in_channels, arguments.quality), network.scale
 
-    def _apply(self, pixels: NDArray) -> NDArray:
-        """Restore [h, w, 1 or 3]; an RGB network receives gray as three equal channels, and its output channels are averaged."""
-        if pixels.shape[2] == self.channels:
-            return self.restorer(pixels)
-        restored = self.restorer(np.repeat(pixels, 3, axis=2))
-        return restored.astype(np.float64).mean(2, keepdims=True).round().astype(restored.dtype)
 
-    def _alpha(self, alpha: NDArray, size: tuple[int, ...]) -> NDArray:
-        """Restore alpha, [h, w] to [H, W]; a constant value, such as fully opaque, is preserved exactly."""
-        return np.full(size, alpha[0, 0]) if (alpha == alpha[0, 0]).all() else self._apply(alpha[..., None])[..., 0]
+def _remarks(restored: list[Encoded], tile: int | str) -> str:
+    """Return what the final message says beyond the counts."""
+    remarks = []
+    turned_gray = sum(image.turned_gray for image in restored)
+    if turned_gray:
+        remarks.append(f"{turned_gray} color images became gray, because the network is for gray images")
+    tiles = [image.tile for image in restored if image.tile is not None]
+    if tiles and tile == "auto":
+        sizes = f"{min(tiles)} pixels" if min(tiles) == max(tiles) else f"{min(tiles)} to {max(tiles)} pixels"
+        remarks.append(f"{_images(len(tiles))} restored in tiles of {sizes}, because memory did not suffice for the whole image")
+    for what, count in sorted(Counter(what for image in restored for what in image.dropped).items()):
+        remarks.append(f"{what} dropped from {_images(count)}")
+    return "".join(f"; {remark}" for remark in remarks)
 
-    @staticmethod
-    def _write(target: Path, image: NDArray, alpha: NDArray | None) -> None:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # The suffix determines the format, so the temporary file keeps its name, in a hidden folder next to the target.
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".restore-") as folder:
-                temporary = Path(folder) / target.name
-                try:
-                    write_image(temporary, image, alpha)
-                except UserError as error:
-                    if isinstance(error.__context__, OSError):
-                        raise error.__context__ from None
-                    raise UserError(str(error).replace(str(temporary), str(target))) from None
-                temporary.replace(target)
-        except OSError as error:
-            raise _DiskError(f"{target}: cannot be written ({error.strerror}): free some space or choose another OUTPUT") from None
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _require_quality_applies(quality: int | None, jobs: Sequence[Job]) -> None:
+    """Check that a quality, if given, applies to an output."""
+    if quality is not None and not any(job.target.suffix.lower() in (".jpg", ".jpeg", ".webp") for job in jobs):
+        kind = jobs[0].target.suffix
+        raise UserError(f"--quality {quality}: {kind} files are lossless; write jpg or webp files, or omit --quality")
 
 
 def _require_writable(folder: Path) -> None:
@@ -160,6 +156,43 @@ def _require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"{printable(str(folder))}: cannot be written to ({error.strerror}); choose another OUTPUT") from None
+
+
+class _Progress:
+    """Shows a progress bar with the rate and the time left on a terminal, and a line every 30 seconds in a log.
+
+    Args:
+        total: number of images.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._bar = tqdm(total=total, unit="image", disable=None)
+        self._total = total
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def write(self, line: str) -> None:
+        """Print a line to standard error, which a decoder in another thread may have redirected."""
+        with STDERR_LOCK:
+            self._bar.write(line, file=sys.stderr)
+            sys.stderr.flush()
+
+    def update(self) -> None:
+        """Count an image that was restored or failed."""
+        self._done += 1
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and self._done < self._total and now - self._said >= _LOG_INTERVAL:
+            self._said = now
+            rate = self._done / (now - self._started)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            self.write(f"{self._done} of {self._total} images, {rate:.3g} images/s, {left} left")
 
 
 class _Interrupt:

@@ -29,6 +29,7 @@ _PACKAGES: dict[Purpose, tuple[str, ...]] = {
         *_TASKS,
         "irformer.metrics",
         "irformer.training.callbacks",
+        "irformer.training.feature_kl",
         "irformer.training.losses",
         "irformer.training.schedules",
         "torch.optim",

@@ -1,8 +1,7 @@
 """Figures of training dynamics, from dynamics.csv."""
 
-import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,24 +13,34 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from irformer.dynamics.dynamics_csv import Source, read_rows
+from irformer.dynamics.parameters import smoothness
+from irformer.dynamics.selection import GROUPS
+
 
 @dataclass(frozen=True)
 class Curve:
-    """A statistic of one group's output during training: steps and values, both [N]."""
+    """A statistic of one layer during training: steps and values, both [N]."""
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
-Dynamics = dict[str, list[Curve]]  # by statistic, one curve per group in order of depth
+Dynamics = dict[str, list[Curve]]  # by statistic, one curve per layer in order of depth
 
 
-def read_dynamics(path: Path) -> Dynamics:
-    """Read a run's dynamics.csv."""
+def read_dynamics(path: Path, kind: str = GROUPS, source: Source = "probe") -> Dynamics:
+    """Read the curves of one kind of layers from a run's dynamics.csv.
+
+    Args:
+        path: the file; `irformer.dynamics.dynamics_csv` describes it.
+        kind: the word of `callbacks.probe.layers` that selected the layers.
+        source: what the values were computed from.
+    """
     points: dict[tuple[str, int], list[tuple[int, float]]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            points[row["statistic"], int(row["layer"])].append((int(row["step"]), float(row["value"])))
+    for row in read_rows(path):
+        if (row.kind, row.source) == (kind, source):
+            points[row.statistic, row.layer].append((row.step, row.value))
     dynamics: Dynamics = defaultdict(list)
     for (statistic, _), values in sorted(points.items()):
         steps, numbers = zip(*values, strict=True)
@@ -77,5 +86,30 @@ def figure1(arms: dict[str, Dynamics], channels: Sequence[int], path: Path) -> N
         ScalarMappable(BoundaryNorm(np.arange(depth + 1) + 0.5, depth), colors), ax=axes, shrink=0.6, ticks=range(1, depth + 1)
     )
     bar.set_label("depth (group of blocks, the last is nearest the output)")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
+
+
+def position_bias_pictures(tables: Mapping[str, NDArray[np.float64]], path: Path) -> None:
+    """Draw the learned biases of relative positions (arXiv 2504.06629, Fig. 9): a row per attention layer, a column per head.
+
+    Each picture has its own colors, white at 0; its largest absolute value and the layer's smoothness stand beside it.
+
+    Args:
+        tables: biases [heads, rows, columns] by the name of the layer, from `irformer.dynamics.parameters.position_biases` or vectors.csv.
+        path: the image file, PNG or SVG.
+    """
+    columns = max(len(table) for table in tables.values())
+    figure = Figure(figsize=(3.2 + 1.1 * columns, 0.4 + 1.25 * len(tables)), layout="constrained")
+    axes = figure.subplots(len(tables), columns, squeeze=False)
+    for row, (name, table) in zip(axes, tables.items(), strict=True):
+        for head, axis in enumerate(row):
+            axis.set_axis_off()
+            if head < len(table):
+                limit = float(np.abs(table[head]).max()) or 1.0
+                axis.imshow(table[head], cmap="RdBu_r", vmin=-limit, vmax=limit)
+                axis.set_title(f"±{limit:.2g}", fontsize=7, pad=2)
+        text = f"{name}\nsmoothness {smoothness(table):.2f}"
+        row[0].text(-0.15, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=7)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150)

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from irformer.imaging.gray import gray_as_opencv_reads
 from irformer.imaging.headers import FileHeader, ImageError, damaged
+from irformer.imaging.metadata import NO_METADATA, Metadata
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -35,10 +37,12 @@ class DecodedImage:
     Args:
         pixels: [H, W, 3], RGB, or [H, W, 1], gray; uint8 or uint16.
         alpha: [H, W], of the same type, from 0 (transparent) to the largest value (opaque); None if the file has no alpha channel.
+        metadata: ICC profile and EXIF data, if they were asked for. The orientation is that of the file.
     """
 
     pixels: Pixels
     alpha: Pixels | None
+    metadata: Metadata = NO_METADATA
 
     @property
     def opaque(self) -> bool:
@@ -184,9 +188,19 @@ def _decode_deep_tiff(data: bytes, header: FileHeader) -> DecodedImage:
     return _turned(*_split(pixels), orientation=1)
 
 
+STDERR_LOCK = threading.RLock()
+"""Held while file descriptor 2 is redirected: a thread that writes to standard error at the same time must hold it as well."""
+
+
 @contextlib.contextmanager
 def native_stderr() -> Iterator[list[str]]:
     """Collect the lines that libraries write to file descriptor 2; the list is filled when the block exits."""
+    with STDERR_LOCK, _redirected_stderr() as lines:
+        yield lines
+
+
+@contextlib.contextmanager
+def _redirected_stderr() -> Iterator[list[str]]:
     lines: list[str] = []
     sys.stderr.flush()
     kept = os.dup(2)

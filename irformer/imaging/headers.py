@@ -15,6 +15,8 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from irformer.imaging.exif import exif_orientation, valid_orientation
+
 _TAIL = 4096  # bytes at the end of a file that are searched for its end marker; some writers append padding
 _UNREADABLE = "not a readable image"
 _CUT = "truncated, the file ends before its end marker"
@@ -53,6 +55,8 @@ class FileHeader:
         premultiplied: whether colors are stored multiplied by alpha.
         inverted: whether 0 is white.
         samples: `unsigned`, or another sample format of TIFF.
+        exif: EXIF data outside of TIFF tags, as stored.
+        icc: ICC profile, as stored: of a PNG, the compressed chunk, if the whole file was parsed.
     """
 
     format: str
@@ -66,6 +70,8 @@ class FileHeader:
     premultiplied: bool = False
     inverted: bool = False
     samples: str = "unsigned"
+    exif: bytes = b""
+    icc: bytes = b""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -121,7 +127,7 @@ def require_enough_bytes(header: FileHeader, size: int) -> None:
 
 
 def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
-    header, exif, transparent, animated, kind = b"", b"", None, False, b""
+    header, exif, icc, transparent, animated, kind = b"", b"", b"", None, False, b""
     file.seek(8)
     while kind != b"IEND":
         head = file.read(8)
@@ -146,6 +152,8 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
             header = body
         elif kind == b"eXIf":
             exif = body
+        elif kind == b"iCCP":
+            icc = body
         elif kind == b"tRNS":
             transparent = body
         elif kind == b"acTL":
@@ -165,6 +173,8 @@ def _parse_png(file: BinaryIO, size: int, whole: bool) -> FileHeader:
         alpha=code in (4, 6) or transparent is not None,
         orientation=exif_orientation(exif),
         transparent=key,
+        exif=exif,
+        icc=icc,
     )  # fmt: skip
 
 
@@ -184,7 +194,8 @@ def _parse_jpeg(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
     if b"\xff\xd9" not in _tail(file, size):
         raise ImageError(_CUT)
     colours = {"L": "gray", "RGB": "rgb"}.get(image.mode, image.mode)
-    return FileHeader("JPEG", width, height, colours, orientation=exif_orientation(image.info.get("exif", b"")))
+    exif, icc = (image.info.get(name) or b"" for name in ("exif", "icc_profile"))
+    return FileHeader("JPEG", width, height, colours, orientation=exif_orientation(exif), exif=exif, icc=icc)
 
 
 def _parse_bmp(file: BinaryIO, _size: int, _whole: bool) -> FileHeader:
@@ -218,10 +229,11 @@ def _tiff_header(tags: TiffImageFile) -> FileHeader:
          "I;16B": "gray", "I": "gray", "F": "gray", "RGB": "rgb"}.get(tags.mode, tags.mode),
         depth=depth,
         alpha=tags.mode in ("LA", "RGBA"),
-        orientation=_valid_orientation(tags.tag_v2.get(274, 1)),
+        orientation=valid_orientation(tags.tag_v2.get(274, 1)),
         premultiplied=1 in tags.tag_v2.get(338, ()),
         inverted=tags.tag_v2.get(262) == 0,
         samples={1: "unsigned", 2: "signed integers", 3: "floating-point numbers"}.get(max(tags.tag_v2.get(339, (1,))), "of unknown kind"),
+        icc=tags.info.get("icc_profile") or b"",
     )  # fmt: skip
 
 
@@ -231,54 +243,31 @@ def _parse_webp(file: BinaryIO, size: int, _whole: bool) -> FileHeader:
         raise ImageError(_CUT)
     start = file.read(14)[4:]
     width = height = 0
-    alpha, exif = False, b""
+    alpha, exif, icc = False, b"", b""
     if kind == b"VP8X":
         alpha = bool(start[0] & 0x10)
         if start[0] & 0x02:
             raise ImageError("an animation, expected a single image", remedy="save each frame as a separate file")
         width, height = (int.from_bytes(start[i : i + 3], "little") + 1 for i in (4, 7))
-        exif = _webp_exif(file, size) if start[0] & 0x08 else b""
+        exif = _webp_chunk(file, size, b"EXIF") if start[0] & 0x08 else b""
+        icc = _webp_chunk(file, size, b"ICCP") if start[0] & 0x20 else b""
     elif kind == b"VP8L" and start[0] == 0x2F:
         bits = int.from_bytes(start[1:5], "little")
         width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
     elif kind == b"VP8 " and start[3:6] == b"\x9d\x01\x2a":
         width, height = (int.from_bytes(start[i : i + 2], "little") & 0x3FFF for i in (6, 8))
-    return FileHeader("WEBP", width, height, "rgb", alpha=alpha, orientation=exif_orientation(exif))
+    return FileHeader("WEBP", width, height, "rgb", alpha=alpha, orientation=exif_orientation(exif), exif=exif, icc=icc)
 
 
-def _webp_exif(file: BinaryIO, size: int) -> bytes:
+def _webp_chunk(file: BinaryIO, size: int, wanted: bytes) -> bytes:
     place = 12
     while place + 8 <= size:
         file.seek(place)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if kind == b"EXIF":
+        if kind == wanted:
             return file.read(length)
         place += 8 + length + length % 2
     return b""
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation in EXIF data, 1 (upright) to 8; 1 if there is none."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None or len(exif) < 10:
-        return 1
-    directory = struct.unpack_from(f"{order}I", exif, 4)[0]
-    if directory + 2 > len(exif):
-        return 1
-    entries = struct.unpack_from(f"{order}H", exif, directory)[0]
-    for i in range(entries):
-        place = directory + 2 + 12 * i
-        if place + 12 > len(exif):
-            break
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place)
-        if tag == 0x0112 and kind == 3:
-            return _valid_orientation(value)
-    return 1
-
-
-def _valid_orientation(value: object) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _tail(file: BinaryIO, size: int) -> bytes:

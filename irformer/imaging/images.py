@@ -6,22 +6,26 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from irformer.errors import UserError
 from irformer.imaging.decoding import DecodedImage, Pixels, decode, decode_gray, native_stderr, require_readable
+from irformer.imaging.encoding import SUFFIXES, encode, require_format
 from irformer.imaging.headers import FileHeader, ImageError, parse_header, require_enough_bytes
+from irformer.imaging.metadata import NO_METADATA, Metadata, read_metadata
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_MEGAPIXELS = 1000.0
 """Default limit on the size of an image, in millions of pixels."""
+
+
+class OutOfMemoryError(UserError):
+    """The memory that is free does not suffice for an image, but may do so later."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,14 @@ def decode_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> DecodedI
         max_megapixels: largest accepted image, in millions of pixels; checked before memory is allocated for pixels.
 
     Returns:
-        Pixels [H, W, 3] (RGB) or [H, W, 1] (gray), uint8 or uint16, and alpha [H, W] of the same type or None.
+        Pixels [H, W, 3] (RGB) or [H, W, 1] (gray), uint8 or uint16; alpha [H, W] of the same type or None; ICC profile and EXIF data.
 
     Raises:
         UserError: the file is unreadable, damaged, too large, or cannot be decoded without loss (CMYK, floating point).
     """
     with _opened(path) as file:
-        return decode(*_whole(file, max_megapixels))
+        data, header = _whole(file, max_megapixels)
+        return replace(decode(data, header), metadata=read_metadata(data, header))
 
 
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.uint8]:
@@ -185,57 +190,56 @@ def fingerprint(pixels: NDArray[np.uint8]) -> str:
     return hashlib.blake2b(np.stack(counts).tobytes(), digest_size=16).hexdigest()
 
 
-def write_image(path: Path, image: Pixels, alpha: Pixels | None = None) -> None:
-    """Write an image in the format of the path's suffix; all formats but JPEG are lossless.
+def require_writable_format(path: Path, image: DecodedImage) -> None:
+    """Check that the format of a path's suffix can hold an image.
+
+    Raises:
+        UserError: it cannot, or it is unknown.
+    """
+    with _naming(path):
+        require_format(_suffix(path), image.pixels.dtype, image.alpha is not None)
+
+
+def encode_image(
+    path: Path, image: Pixels, alpha: Pixels | None = None, metadata: Metadata = NO_METADATA, quality: int | None = None
+) -> bytes:
+    """Encode an image in the format of the path's suffix; all formats but JPEG are lossless unless a quality is given.
 
     Args:
-        path: path of the file; PNG and TIFF support 8 and 16 bits, the other formats 8 bits.
-        image: RGB [H, W, 3] or gray [H, W, 1], uint8 or uint16.
+        path: path of the file, which is not written.
+        image: RGB [H, W, 3] or gray [H, W, 1], uint8 or uint16. PNG and TIFF support 16 bits, the other formats 8 bits.
         alpha: [H, W], of the same type, for PNG, WebP and 8-bit TIFF. Gray with alpha is written as three equal channels.
+        metadata: ICC profile and EXIF data, for all formats but BMP.
+        quality: 1 to 100, for JPEG (default `irformer.imaging.encoding.JPEG_QUALITY`) and WebP (default lossless).
+
+    Raises:
+        UserError: the suffix is unknown, or the format does not support the image.
+        OutOfMemoryError: memory does not suffice.
+    """
+    with _naming(path):
+        return encode(_suffix(path), image, alpha, metadata, quality)
+
+
+def write_image(
+    path: Path, image: Pixels, alpha: Pixels | None = None, metadata: Metadata = NO_METADATA, quality: int | None = None
+) -> None:
+    """Write an image; see `encode_image`.
 
     Raises:
         UserError: the suffix is unknown, the format does not support the image, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown image format; known: {', '.join(SUFFIXES)}")
-    if image.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
-        raise UserError(f"{path}: {suffix} files have 8 bits per channel, and the image has 16: write a .png or .tif file")
-    if alpha is not None and (suffix in (".jpg", ".jpeg", ".bmp") or (suffix != ".png" and image.dtype == np.uint16)):
-        raise UserError(f"{path}: {suffix} files do not support {8 * image.dtype.itemsize}-bit images with alpha: write a .png file")
-    encoded = _encode(suffix, image, alpha)
-    if encoded is None:
-        raise UserError(f"{path}: {suffix} files do not support images of {image.shape[1]}x{image.shape[0]} pixels: write a .png file")
+    encoded = encode_image(path, image, alpha, metadata, quality)
     try:
         path.write_bytes(encoded)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}): choose another path or free some space") from None
 
 
-def _encode(suffix: str, image: Pixels, alpha: Pixels | None) -> bytes | None:
-    """Encode an image as a file; return None if the format does not support its size."""
-    if alpha is not None:
-        channels = np.dstack([image if image.shape[2] == 3 else np.repeat(image, 3, axis=2), alpha])
-        if suffix != ".png":  # OpenCV loses colors below alpha 0 in WebP, and the type of the fourth channel in TIFF
-            return _encode_by_pillow("TIFF" if suffix.startswith(".tif") else "WEBP", channels)
-        image = channels[..., [2, 1, 0, 3]]
-    else:
-        image = image[..., ::-1]
-    try:
-        written, encoded = cv2.imencode(suffix, np.ascontiguousarray(image))
-    except cv2.error:
-        return None
-    return encoded.tobytes() if written else None
-
-
-def _encode_by_pillow(name: str, channels: NDArray) -> bytes | None:
-    file = io.BytesIO()
-    options = {"compression": "tiff_lzw"} if name == "TIFF" else {"lossless": True, "exact": True}
-    try:
-        Image.fromarray(channels).save(file, name, **options)
-    except ValueError:
-        return None
-    return file.getvalue()
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown image format; known: {', '.join(SUFFIXES)}")
+    return suffix
 
 
 @contextlib.contextmanager
@@ -254,7 +258,7 @@ def _naming(path: Path) -> Iterator[None]:
     except ImageError as error:
         raise UserError(f"{path}: {error}") from None
     except MemoryError:
-        raise UserError(f"{path}: too large for the available memory: cut the image into parts, or free memory") from None
+        raise OutOfMemoryError(f"{path}: too large for the available memory: cut the image into parts, or free memory") from None
 
 
 @contextlib.contextmanager

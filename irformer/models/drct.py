@@ -107,6 +107,9 @@ class DRCT(WindowTransformer):
         drop_path_rate: stochastic depth rate at the end of the network, increasing linearly from 0 over the depth.
     """
 
+    block_names = ("layers.*.swin*",)
+    bias_names = ("layers.*.adjust*.bias",)
+
     def __init__(
         self,
         norm: NormScheme,

@@ -1,5 +1,7 @@
 """The framework that SwinIR, HAT and DRCT share: everything except their groups of blocks."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from irformer.models.blocks import (
     to_channels_first,
     to_channels_last,
 )
-from irformer.models.interface import TestPadding
+from irformer.models.interface import Stream, TestPadding
 from irformer.norms import NormScheme
 
 # Modules of the upsampler, by their official names: those that upscale, and all.
@@ -46,6 +48,9 @@ class WindowTransformer(nn.Module):
     """
 
     channels_first = False
+    block_names: ClassVar[tuple[str, ...]]  # patterns of module names
+    attention_names: ClassVar[tuple[str, ...]] = ("**.attn",)
+    bias_names: ClassVar[tuple[str, ...]] = ("layers.*.conv.**.bias",)  # of the convolutions on the residual stream
     test_padding: TestPadding = "reflect_min"  # of HAT and DRCT, whose official test code uses BasicSR
 
     def __init__(
@@ -108,6 +113,22 @@ class WindowTransformer(nn.Module):
     def group_channels(self) -> dict[str, int]:
         """Output channels C of each group."""
         return dict.fromkeys(self.groups, self.conv_first.out_channels)
+
+    @property
+    def layer_names(self) -> dict[str, tuple[str, ...]]:
+        """Patterns of the names of blocks, attention, MLPs and norms, the ends' norms included."""
+        norms = ("**.norm1", "**.norm2", "patch_embed.norm", "norm")
+        return {"blocks": self.block_names, "attention": self.attention_names, "mlp": ("**.mlp",), "norms": norms}
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last group."""
+        return self.norm
+
+    @property
+    def stream(self) -> Stream | None:
+        """The residual stream from the patch embedding to the final norm."""
+        return Stream(("**.norm1", "**.norm2"), "norm", ("patch_embed.norm.*",), ("**.attn.proj.*", "**.mlp.fc2.*"), self.bias_names)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

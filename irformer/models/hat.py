@@ -41,6 +41,8 @@ class GlobalAverage(nn.Module):
     In float16, the sum over a large image overflows although the mean does not.
     """
 
+    channels_first = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean of each channel, in the dtype of x."""
         return x.mean((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
@@ -53,6 +55,8 @@ class ChannelAttention(nn.Module):
         dim: number of channels C.
         squeeze_factor: ratio of C to the channels of the bottleneck; at most C.
     """
+
+    channels_first = True
 
     def __init__(self, dim: int, squeeze_factor: int) -> None:
         super().__init__()
@@ -76,6 +80,8 @@ class ChannelAttentionBlock(nn.Module):
         compress_ratio: ratio of C to the channels between the convolutions; at most C.
         squeeze_factor: ratio of C to the channels of the bottleneck in the channel attention; at most C.
     """
+
+    channels_first = True
 
     def __init__(self, dim: int, compress_ratio: int, squeeze_factor: int) -> None:
         super().__init__()
@@ -212,6 +218,13 @@ class OverlappingCrossAttention(nn.Module):
         self.norm2 = norms.block(dim)
         self.mlp = mlp(dim, mlp_ratio)
 
+    def position_biases(self) -> Tensor:
+        """Return the learned biases by relative position: [heads, n, n] with n = window + overlap_window - 1, from top left."""
+        span = self.window + self.overlap_window - 1
+        offsets = torch.arange(2 - self.overlap_window, self.window + 1)
+        rows = (span * offsets[:, None] + offsets).flatten() % span**2  # as in `overlapping_positions`
+        return self.relative_position_bias_table[rows.to(self.relative_position_bias_table.device)].T.unflatten(1, (span, span))
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, H, W, C] to the same shape."""
         x = residual(x, self.norm1, self.attend)
@@ -277,6 +290,9 @@ class HAT(WindowTransformer):
         drop_path_rate: stochastic depth rate of the last hybrid attention block, increasing linearly from 0 over the depth.
     """
 
+    block_names = ("layers.*.residual_group.blocks.*", "layers.*.residual_group.overlap_attn")
+    attention_names = ("**.attn", "**.overlap_attn.proj")  # the cross-attention is a part of its block
+
     def __init__(
         self,
         norm: NormScheme,
@@ -318,3 +334,8 @@ class HAT(WindowTransformer):
             overlap_attn = OverlappingCrossAttention(embed_dim, heads, window_size, overlap_ratio, mlp_ratio, qkv_bias, norm)
             self.layers.append(ResidualGroup(HybridBlocks(blocks, overlap_attn), embed_dim, resi_connection))
         self.apply(init_transformer)
+
+    @property
+    def stream(self) -> None:
+        """None: the output of a channel attention is not proportional to any of its weights."""
+        return

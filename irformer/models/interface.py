@@ -5,9 +5,9 @@ declares `scale` and `in_channels`; everything else has a default. `model=extern
 networks of other projects.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,24 @@ TestPadding = Literal["flip_always", "reflect_min"]
 
 # Maximum values that a network may declare, far above those of published networks.
 _MAXIMUM = {"scale": 64, "in_channels": 1024, "size_multiple": 1024}
+
+
+class Stream(NamedTuple):
+    """The residual stream of a network: the norms that read it, and the weights that set its magnitude.
+
+    Args:
+        norms: patterns of the names of the norms that read the stream for the branches.
+        final: name of the norm at its end.
+        start: patterns of the names of the weights to which the first features of the stream are proportional.
+        branches: patterns of the names of the weights to which the outputs of the branches are proportional.
+        biases: patterns of the names of the biases of layers on the stream that are otherwise homogeneous.
+    """
+
+    norms: tuple[str, ...]
+    final: str
+    start: tuple[str, ...]
+    branches: tuple[str, ...]
+    biases: tuple[str, ...]
 
 
 class Network(Protocol):
@@ -34,6 +52,8 @@ class Network(Protocol):
     default) leaves padding to the network."""
     channels_first: bool
     """Whether the groups output [B, C, H, W] (the default) instead of [B, H, W, C]."""
+    channels_last: bool
+    """Whether the network computes in torch.channels_last, whatever the memory format of its input. Default: not `channels_first`."""
     checkpointing: bool
     """Whether training recomputes the activations of each group in the backward pass instead of keeping them. The network starts with
     False, and `model.checkpointing=true` sets True; a network without this attribute does not support it."""
@@ -46,6 +66,21 @@ class Network(Protocol):
     @property
     def group_channels(self) -> Mapping[str, int]:
         """Output channels C of each group. Default: measured on a small image."""
+        ...
+
+    @property
+    def layer_names(self) -> Mapping[str, Sequence[str]]:
+        """Patterns of module names by kind of layers (`blocks`, `attention`, `mlp`, `norms`), for the probe. Default: none."""
+        ...
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm that reads the output of the last group, for the probe. Default: none."""
+        ...
+
+    @property
+    def stream(self) -> Stream | None:
+        """The residual stream, for the probe, if its magnitude is proportional to weights. Default: none."""
         ...
 
 
@@ -67,10 +102,34 @@ def groups_of(network: nn.Module) -> Mapping[str, nn.Module]:
     return groups
 
 
+def layer_names_of(network: nn.Module) -> Mapping[str, Sequence[str]]:
+    """Return the patterns of module names that a network declares for each kind of layers; empty if it declares none."""
+    names: Any = getattr(network, "layer_names", {})
+    return names
+
+
+def final_norm_of(network: nn.Module) -> nn.Module | None:
+    """Return the norm that reads the output of a network's last group; None if it declares none."""
+    norm: Any = getattr(network, "final_norm", None)
+    return norm
+
+
+def stream_of(network: nn.Module) -> Stream | None:
+    """Return the residual stream of a network; None if it declares none."""
+    stream: Any = getattr(network, "stream", None)
+    return stream
+
+
 def is_channels_first(network: nn.Module) -> bool:
     """Return whether a network's groups output [B, C, H, W] instead of [B, H, W, C]."""
     first: Any = getattr(network, "channels_first", True)
     return first
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Return whether a network computes in torch.channels_last, whatever the memory format of its input."""
+    last: Any = getattr(network, "channels_last", not is_channels_first(network))
+    return last
 
 
 def channels_of_groups(network: nn.Module) -> list[int]:
@@ -142,6 +201,9 @@ def require_network(network: Any, name: str) -> None:
     channels: Any = getattr(network, "group_channels", None)
     if channels is not None and (not isinstance(channels, Mapping) or any(not isinstance(channels.get(key), int) for key in groups)):
         raise UserError(f"{name}: group_channels={_shown(channels)}: expected a dict that maps group names to channels")
+    names = layer_names_of(network)
+    if not isinstance(names, Mapping) or not all(isinstance(patterns, list | tuple) for patterns in names.values()):
+        raise UserError(f"{name}: layer_names={_shown(names)}: expected a dict that maps kinds of layers to lists of module names")
 
 
 def require_images(network: nn.Module, name: str, side: int) -> None:

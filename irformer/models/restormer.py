@@ -37,6 +37,12 @@ class TransposedAttention(nn.Module):
         self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
+    def scale_invariant_weights(self) -> list[Tensor]:
+        """Return the weights that compute queries and keys: these are normalized, so their scale has no effect."""
+        channels = 2 * self.project_out.in_channels
+        bias = self.qkv_dwconv.bias
+        return [self.qkv_dwconv.weight[:channels], *([] if bias is None else [bias[:channels]])]
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         B, C, H, W = x.shape
@@ -164,6 +170,7 @@ class Restormer(nn.Module):
     """
 
     channels_first = True
+    channels_last = True
     test_padding: TestPadding = "reflect_min"
 
     def __init__(
@@ -225,6 +232,12 @@ class Restormer(nn.Module):
         """Output channels of each level: C, 2 C, 4 C and 8 C in the encoder, 4 C and then 2 C in the decoder and the refinement."""
         dim = self.patch_embed.proj.out_channels
         return {name: times * dim for name, times in zip(self.groups, (1, 2, 4, 8, 4, 2, 2, 2), strict=True)}
+
+    @property
+    def layer_names(self) -> dict[str, tuple[str, ...]]:
+        """Patterns of the names of blocks, attention, feed-forward networks (`mlp`) and norms."""
+        blocks = tuple(f"{name}.*" for name in self.groups)
+        return {"blocks": blocks, "attention": ("**.attn",), "mlp": ("**.ffn",), "norms": ("**.norm1", "**.norm2")}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

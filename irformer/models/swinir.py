@@ -61,6 +61,7 @@ class SwinIR(WindowTransformer):
     """
 
     test_padding: TestPadding = "flip_always"
+    block_names = ("layers.*.residual_group.blocks.*",)
 
     def __init__(
         self,

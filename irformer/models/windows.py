@@ -64,6 +64,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         if dim % heads != 0:
             raise ValueError(f"num_heads: {heads} heads do not divide {dim} channels; choose a divisor")
+        self.window = window
         self.heads = heads
         self.shift = shift
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -73,6 +74,11 @@ class WindowAttention(nn.Module):
         if shift > 0:
             self.register_buffer("masks", shifted_window_masks(window, shift), persistent=False)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def position_biases(self) -> Tensor:
+        """Return the learned biases by relative position: [heads, n, n] with n = 2 window - 1, from top left."""
+        span = 2 * self.window - 1
+        return self.relative_position_bias_table.T.unflatten(1, (span, span))
 
     def forward(self, windows: Tensor, at_bottom: bool = True) -> Tensor:
         """Attend within each window.

@@ -1,22 +1,21 @@
 """Build tables of metrics and HTML reports."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from irformer.core.files import write_atomically
 from irformer.data.test_sets import TestSet
 from irformer.evaluation.evaluate import Metrics, SetResult, published_rows
 from irformer.evaluation.restorers import Restorer
 from irformer.metrics import METRICS, MetricTraits
+from irformer.reporting.html import data_uri, write_html
 from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
+from irformer.reporting.viewer import MAX_BYTES, ViewedImage, viewer
 from irformer.tasks.task import Task
 
 
@@ -142,6 +141,8 @@ def write_page(
     remarks: Sequence[str] = (),
     figure: Path | None = None,
     crops: Sequence[CropRow] = (),
+    images: Sequence[ViewedImage] = (),
+    image_bytes: int = MAX_BYTES,
 ) -> None:
     """Write a self-contained HTML page.
 
@@ -153,23 +154,21 @@ def write_page(
         remarks: sentences below the tables.
         figure: a PNG file.
         crops: crops of restored images.
+        images: images in all their versions, shown in a viewer.
+        image_bytes: limit for the images of the viewer, in bytes of the page.
     """
-    loader = jinja2.PackageLoader("irformer.reporting")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(
+    write_html(
+        path,
+        "report.html.j2",
         title=title,
         summary=summary,
         tables=tables,
         remarks=remarks,
-        figure=_data_uri(figure.read_bytes()) if figure else None,
-        crops=[(row.name, [(caption, _data_uri(_png(image))) for caption, image in row.images.items()]) for row in crops],
+        figure=data_uri(figure.read_bytes(), "image/png") if figure else None,
+        crops=[(row.name, [(caption, data_uri(_png(image), "image/png")) for caption, image in row.images.items()]) for row in crops],
+        viewer=viewer(images, image_bytes) if images else None,
     )
-    write_atomically(path, lambda temporary: temporary.write_bytes(page.encode("utf-8", "backslashreplace")))
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

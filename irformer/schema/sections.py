@@ -142,7 +142,7 @@ class Trainer:
         ),
     ]
     channels_last: Annotated[
-        bool, Free("Train on patches whose channels are adjacent in memory; for networks with features [B, C, H, W], such as Restormer.")
+        bool, Free("Train on patches whose channels are adjacent in memory; for external networks; irformer's compute that way anyway.")
     ]
     benchmark: Annotated[
         bool | None,

@@ -77,6 +77,9 @@ def build_run(cfg: DictConfig, folder: Path) -> Run:
     _try_foreign_classes(cfg, network, block, loss, task, min(*stages.patch_size, 64))
     settings, arguments = split_trainer(_plain(cfg.trainer))
     trainer = _build_trainer(cfg, arguments, folder, stop)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "require_network"):
+            callback.require_network(network)
     device = trainer.strategy.root_device
     deterministic = cfg.trainer.deterministic is True
     call, switches = build_call(settings, network, device, len(set(stages.patch_size)), deterministic)

@@ -18,6 +18,7 @@ from irformer.data.test_sets import TestPair
 from irformer.evaluation.evaluate import evaluate_image
 from irformer.evaluation.restorers import NetworkRestorer, NonFiniteOutputError
 from irformer.tasks.task import Task
+from irformer.training.feature_kl import FeatureKL
 from irformer.training.host_copies import over_processes
 from irformer.training.lightning_internals import is_logged
 from irformer.training.losses import WeightedSum
@@ -60,6 +61,9 @@ class RestorationModule(lightning.LightningModule):
         self.network = network
         self.task = task
         self.loss = loss
+        for term in loss.modules():
+            if isinstance(term, FeatureKL):
+                term.watch(network)
         self.build_optimizer = optimizer
         self.schedule = schedule
         self.seed = seed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from irformer.errors import UserError
 from irformer.models.blocks import running_statistics
-from irformer.models.interface import groups_of, is_channels_first
+from irformer.models.interface import groups_of, is_channels_last
 from irformer.schema.phrases import show
 
 # A network is compiled again in a few other cases than a new patch size, such as the first step in another precision.
@@ -138,11 +138,11 @@ def build_call(
             mode, notes["compile"] = None, f"trainer.compile={show(settings.compile)} has no effect: {obstacle}"
     if settings.channels_last:
         notes["channels_last"] = (
-            "patches are channels-last in memory"
-            if is_channels_first(network)
-            else f"trainer.channels_last=true has no effect: the features of {type(network).__name__} are channels-last anyway"
+            f"trainer.channels_last=true has no effect: the features of {type(network).__name__} are channels-last anyway"
+            if is_channels_last(network)
+            else "patches are channels-last in memory"
         )
-    return NetworkCall(mode, settings.channels_last and is_channels_first(network), sizes), notes
+    return NetworkCall(mode, settings.channels_last and not is_channels_last(network), sizes), notes
 
 
 def _obstacle(device: torch.device) -> str | None:

@@ -21,7 +21,7 @@ RESULTS = Path("results.json")
 STATE = "irformer_resume"
 
 # Append-only files of a run.
-LOGS = ("metrics.csv", "dynamics.csv", "tensorboard/events.out.tfevents.*")
+LOGS = ("metrics.csv", "dynamics.csv", "vectors.csv", "tensorboard/events.out.tfevents.*")
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,8 @@ class Run:
         record["step"] = best.step
         record["validation"] = self.validation.record
         record["trained_steps"] = self.trainer.max_steps
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            record |= callback.closing_record() if hasattr(callback, "closing_record") else {}
         write_page(
             self.folder / "report.html",
             title=self.title,

@@ -22,6 +22,7 @@ from irformer.models.frame import ENLARGING, UPSAMPLER
 from irformer.models.interface import require_network
 from irformer.schema.roles import described
 from irformer.weights.building import build, build_on_meta, first_line
+from irformer.weights.bundled import bundled_file
 from irformer.weights.community import load_community, recorded_architecture
 from irformer.weights.formats import describe, our_names, recognize
 from irformer.weights.overrides import override_model
@@ -124,7 +125,8 @@ def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trus
     line. No file can run code: a record may only name networks and norms of irformer, and classes of packages that the user trusts.
 
     Args:
-        path: a run's folder (its best weights), or a .safetensors, .pth, .pt or .ckpt file.
+        path: a run's folder (its best weights), a .safetensors, .pth, .pt or .ckpt file, or the name of weights in the package (see
+            `irformer.weights.bundled`).
         overrides: changes to the `model` part of the configuration, by dotted keys, for settings that the weights do not determine:
             `{"pixel_range": 255.0}`, `{"norm.standardize_input": False}`.
         trust: which classes the file may name; None reads the environment variable IRFORMER_TRUST.
@@ -290,11 +292,11 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
 
 
 def _file_of(path: Path) -> Path:
-    """Return a path itself, or the best weights if it is a run's folder."""
+    """Return a path itself, the best weights if it is a run's folder, or the file of bundled weights if it is their name."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # reading the file reports the error
-        return path
+        return bundled_file(str(path)) or path
     if not stat.S_ISDIR(mode):
         return path
     if not (path / BEST).exists():

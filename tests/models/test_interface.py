@@ -57,6 +57,10 @@ def test_a_plain_module_needs_no_more_than_scale_and_channels():
             {"groups": {"a": nn.Identity()}, "group_channels": 3},
             "group_channels=3: expected a dict that maps group names to channels",
         ),
+        (
+            {"layer_names": {"blocks": "a.*"}},
+            "layer_names={'blocks': 'a.*'}: expected a dict that maps kinds of layers to lists of module names",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_named(attributes, expected):

@@ -69,7 +69,7 @@ def timed_run(tmp_path, monkeypatch, *words: str) -> Run:
     time.passes(3, run.module, "training_step")
     time.passes(2, run.module, "validation_step")
     time.passes(1, run.trainer.strategy, "save_checkpoint")
-    monkeypatch.setattr("irformer.training.callbacks.probe.probe", lambda network, batch: setattr(time, "now", time.now + 0.25) or {})
+    monkeypatch.setattr("irformer.training.callbacks.probe.measure", lambda *_: setattr(time, "now", time.now + 0.25) or [])
     return run
 
 
@@ -90,6 +90,10 @@ def test_each_second_is_counted_once_and_in_its_place(tmp_path, monkeypatch):
         f"time {total:.0f} s: training {1200 / total:.1f} %, data wait {400 / total:.1f} %, validation {800 / total:.1f} %, "
         f"probe {75 / total:.1f} %, checkpoints {100 * checkpoints / total:.1f} %"
     ]
+    record = monitor_of(run).closing_record()["time"]
+    assert record["seconds"] == pytest.approx(total, abs=0.06)  # one decimal
+    assert record["shares"]["probe"] == pytest.approx(0.75 / total, abs=1e-4)
+    assert sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
     # A step waits for two samples and trains for 3 s, on two patches of 32 x 32 HQ pixels. Nothing else between steps takes time.
     assert logged(run, "train/data_wait_share") == pytest.approx([1 / 4] * 4)
     assert logged(run, "train/megapixels_per_second") == pytest.approx([2 * 32 * 32 / 1e6 / 4] * 4, rel=1e-6)

@@ -12,7 +12,7 @@ from rich.console import Console
 from small_runs import NETWORK, context, finish, write_photos
 
 from irformer.errors import UserError
-from irformer.experiments.figure1 import reproduce_figure1
+from irformer.experiments.figure1_demo import reproduce_figure1
 from irformer.training.module import RestorationModule
 
 SMALL = ["trainer.max_steps=4", "callbacks.probe.every=2", "batch_size=1", "patch_size=16", "logger=csv", "trainer=cpu"]
@@ -28,7 +28,7 @@ def _reproduce(out: Path, *overrides: str) -> str:
         write_photos(photos, 2)
     printed = io.StringIO()
     words = [*SMALL, f"data.val={photos}", f"test_sets=[{photos}]", *overrides]
-    reproduce_figure1("cpu", out, words, Console(file=printed, width=200))
+    reproduce_figure1(out, words, Console(file=printed, width=200))
     return printed.getvalue()
 
 

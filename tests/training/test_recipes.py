@@ -14,7 +14,7 @@ from irformer.imaging.images import write_image
 from irformer.training.build import build_run
 from irformer.weights.checkpoints import save_network
 
-FIGURES = [name for name in options("experiment") if name.startswith("figure1")]
+FIGURES = [name for name in options("experiment") if name.startswith(("figure1", "lab_"))]
 OWN = [name for name in options("experiment") if name.startswith("swinir_tiny")]  # of the weights in the package
 RECIPES = [name for name in options("experiment") if name not in (*FIGURES, *OWN)]
 

@@ -67,6 +67,7 @@ def test_a_run_leaves_its_folder(tmp_path, photo):
         "checkpoints/best.safetensors",
         "metrics.csv",
         "dynamics.csv",
+        "vectors.csv",
         "results.json",
         "report.html",
     } <= names
@@ -75,9 +76,9 @@ def test_a_run_leaves_its_folder(tmp_path, photo):
     assert list(record["test_sets"][photo.name]["per_image"]) == ["eye"]
 
     dynamics = rows(tmp_path / "run" / "dynamics.csv")
-    assert list(dynamics[0]) == ["step", "layer", "name", "statistic", "value"]
-    assert {(row["step"], row["layer"], row["name"]) for row in dynamics} == {
-        (str(step), str(i), f"layers.{i}") for step in (0, 2, 4) for i in range(2)
+    assert list(dynamics[0]) == ["step", "layer", "name", "statistic", "value", "kind", "source"]
+    assert {(row["step"], row["layer"], row["name"], row["kind"]) for row in dynamics if row["source"] == "probe"} == {
+        (str(step), str(i), f"layers.{i}", "groups") for step in (0, 2, 4) for i in range(2)
     }
 
 

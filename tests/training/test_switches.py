@@ -23,6 +23,11 @@ PROGRESSIVE = [
     "batch_size: [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]}",
 ]
 RESTORMER = [*(word for word in TINY if not word.startswith("model")), "model=restormer_tiny", "task=denoise_color_25"]
+CONVOLUTION = [
+    *(word for word in TINY if not word.startswith("model")),
+    *("model=external", "model.network._target_=torch.nn.Conv2d", "+model.network.in_channels=3", "+model.network.out_channels=3"),
+    *("+model.network.kernel_size=1", "task=denoise_color_25"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +171,7 @@ def test_other_switches_without_effect_say_so(tmp_path: Path, monkeypatch: pytes
     words = ["trainer.channels_last=true", "trainer.benchmark=true", "trainer.precision=bf16"]
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: False)
     summary = build(tmp_path, *words).summary
+    assert "no effect: the features of Restormer" in build(tmp_path, words[0], words=RESTORMER).summary["channels_last"]
     assert "no effect: the features of SwinIR are channels-last anyway" in summary["channels_last"]
     assert "no effect on cpu" in summary["benchmark"]
     assert "emulates it" in summary["bf16"]
@@ -175,7 +181,7 @@ def test_other_switches_without_effect_say_so(tmp_path: Path, monkeypatch: pytes
 
 
 def test_patches_are_channels_last_and_the_weights_keep_their_format(tmp_path: Path) -> None:
-    run = build(tmp_path, "trainer.channels_last=true", "trainer.max_steps=1", words=RESTORMER)
+    run = build(tmp_path, "trainer.channels_last=true", "trainer.max_steps=1", words=CONVOLUTION)
     formats: list[bool] = []
     run.module.network.register_forward_pre_hook(
         lambda network, inputs: formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last)) if network.training else None

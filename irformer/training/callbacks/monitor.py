@@ -134,12 +134,26 @@ class Monitor(lightning.Callback):
 
     def closing_lines(self) -> list[str]:
         """Return the shares of the time from the first step to the last validation, with a warning if validation took too much."""
-        total = self._ended - self._started
-        if self._clock is None or total <= 0:
+        total, seconds = self._seconds()
+        if not seconds:
             return []
-        seconds = {"training": max(0.0, total - sum(self._clock.seconds.values())), **self._clock.seconds}
         line = f"time {total:.0f} s: " + ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in seconds.items())
         return [line, warning] if (warning := self._warning()) else [line]
+
+    def closing_record(self) -> dict[str, Any]:
+        """Return the shares of `closing_lines` for results.json: the time since this start of the run, in seconds, and each share of it."""
+        total, seconds = self._seconds()
+        if not seconds:
+            return {}
+        shares = {name: round(value / total, 4) for name, value in seconds.items()}
+        return {"time": {"seconds": round(total, 1), "shares": shares}}
+
+    def _seconds(self) -> tuple[float, dict[str, float]]:
+        """Return the time from the first step to the last validation, and the part of each activity; no parts if nothing was timed."""
+        total = self._ended - self._started
+        if self._clock is None or total <= 0:
+            return total, {}
+        return total, {"training": max(0.0, total - sum(self._clock.seconds.values())), **self._clock.seconds}
 
     def _warning(self) -> str:
         total = self._ended - self._started

@@ -1,6 +1,6 @@
 """The closing remarks on Figure 1 follow from the numbers."""
 
-from irformer.experiments.figure1 import figure1_remarks
+from irformer.experiments.figure1_demo import figure1_remarks
 
 
 def test_remarks_blame_the_ends_when_the_control_stays_with_iln():

@@ -1,4 +1,4 @@
-"""Reproduce Figure 1 of the i-LN paper: train the arms, compare their features and results, and draw conclusions.
+"""Figure 1 of the i-LN paper in minutes, as a page with pictures: the demo of the project. The laboratory measures the same with seeds.
 
 Each arm is an ordinary run in the experiment's folder. Finished arms are never deleted or trained again. The closing remarks are computed
 from the runs' files.
@@ -71,13 +71,12 @@ class Outcome:
     dynamics: Dynamics
 
 
-def reproduce_figure1(budget: str, out: Path, overrides: list[str], console: Console) -> None:
+def reproduce_figure1(out: Path, overrides: list[str], console: Console) -> None:
     """Train the arms of Figure 1 one after another, and write figure1.png, dynamics.csv, results.json and report.html.
 
     The arms are ordinary runs in subfolders. Finished arms are reused, and interrupted ones are resumed.
 
     Args:
-        budget: `cpu` (minutes), `gpu` (hours) or `paper`.
         out: the output folder; each arm's run is in a subfolder.
         overrides: overrides of train.py for all arms.
         console: where progress, table and remarks are printed.
@@ -85,7 +84,7 @@ def reproduce_figure1(budget: str, out: Path, overrides: list[str], console: Con
     Raises:
         UserError: the folder of an arm contains a run with another configuration; raised before any training.
     """
-    arm_overrides = {arm: [f"experiment=figure1_{budget}", f"name={arm.name}", *arm.overrides, *overrides] for arm in FIGURE1_ARMS}
+    arm_overrides = {arm: ["experiment=figure1_demo", f"name={arm.name}", *arm.overrides, *overrides] for arm in FIGURE1_ARMS}
     configs = {arm: compose("train", arm_overrides[arm]) for arm in FIGURE1_ARMS}
     for arm, cfg in configs.items():
         require_same_run(cfg, out / arm.name, _REMEDY)

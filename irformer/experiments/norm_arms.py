@@ -1,0 +1,41 @@
+"""The arms of figure 4 and table 1: one for each norm that the paper compares."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from irformer.experiments.budgets import Budget
+from irformer.experiments.lab_arms import OFFICIAL_ILN, OFFICIAL_LN, Arm
+
+
+@dataclass(frozen=True)
+class ComparedNorm:
+    """A norm of the comparison.
+
+    Args:
+        key: its name in configs/norm.
+        title: its name in tables.
+        diverges: whether the paper reports that its magnitudes diverge.
+    """
+
+    key: str
+    title: str
+    diverges: bool
+
+
+NORMS = (
+    ComparedNorm("ln", "LayerNorm", True),
+    ComparedNorm("rms", "RMSNorm", True),
+    ComparedNorm("layerscale", "LayerScale", True),
+    ComparedNorm("batch", "BatchNorm (batch statistics)", False),
+    ComparedNorm("instance", "InstanceNorm", False),
+    ComparedNorm("rezero", "ReZero", False),
+    ComparedNorm("none", "no norm", False),
+    ComparedNorm("iln", "i-LN", False),
+)
+
+
+def norm_arms(budget: Budget) -> Iterator[Arm]:
+    """Yield an arm for each norm, with its own ends and input."""
+    official = {"ln": OFFICIAL_LN, "iln": OFFICIAL_ILN}
+    for norm in NORMS:
+        yield Arm(norm.key, norm.title, official.get(norm.key, (f"norm={norm.key}",)))
