@@ -16,8 +16,8 @@ Restore = Callable[[Tensor, Passes], Tensor]
 
 # Memory that the allocator of the system takes for the tensors of a band, relative to their size: it cannot use all gaps between them.
 _SLACK = 2.0
-# Workspaces of libraries.
-_RESERVE = 16 * 10**6
+# Workspaces of libraries, and freed memory between tensors.
+_RESERVE = 64 * 10**6
 # Larger bands than this need not be faster: their tensors do not fit into the caches of the processor.
 _ENOUGH = 64 * 10**6
 # Features wait in files only if memory leaves bands with less than this many times the smallest ones.
@@ -88,7 +88,8 @@ def rehearse(restore: Restore, like: Tensor, multiple: int, measured: bool) -> C
     """
     peaks, parked, result = [], 0.0, 0.0
     for units in _WIDTHS:
-        image = torch.rand(*like.shape[:2], _HEIGHT * multiple, units * multiple).to(like)
+        shape = (*like.shape[:2], _HEIGHT * multiple, units * multiple)
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(like)
         passes = Passes(len(like), _HEIGHT, None, None, like.device, measured)
         restored = restore(image, passes)
         pixels = image[0, 0].numel()

@@ -104,21 +104,26 @@ def _attend(block: RestormerBlock, x: Parked, passes: Passes) -> None:
 def _probabilities(attention: TransposedAttention, normalize: Norm, x: Parked, passes: Passes) -> Tensor:
     """Return the softmax of the scores between the channels of each head, [B, heads, C / heads, C / heads]."""
     sums: list[Tensor] = []
+    dtype = torch.float32
 
     def add(band: Band) -> None:
+        nonlocal dtype
         margins = x.around(band, reach(attention.qkv_dwconv))
         y, _ = normalize(to_channels_first(margins.values))
-        both = widened(margins.cut(to_channels_last(_project(attention, y, 0, 2))))
+        both = margins.cut(to_channels_last(_project(attention, y, 0, 2)))
         B, H, W, C = both.shape
-        q, k = to_channels_first(both).reshape(B, 2, attention.heads, C // 2 // attention.heads, H * W).unbind(1)
+        dtype = both.dtype
+        heads = to_channels_first(both).reshape(B, 2, attention.heads, C // 2 // attention.heads, H * W)
+        q, k = widened(heads).unbind(1)
         found = [q @ k.mT, q.square().sum(-1, keepdim=True), k.square().sum(-1, keepdim=True)]
         sums[:] = [value.double() for value in found] if not sums else [total + value for total, value in zip(sums, found, strict=True)]
 
     passes.scan(add)
     products, squares_q, squares_k = sums
     norms_q, norms_k = (squares.sqrt().clamp_min(1e-12) for squares in (squares_q, squares_k))  # as in F.normalize
-    scores = products / norms_q / norms_k.mT
-    return (scores.to(attention.temperature.dtype) * attention.temperature).softmax(-1)
+    # Rounded where the network rounds them.
+    scores = (products / norms_q / norms_k.mT).to(dtype) * attention.temperature
+    return scores.softmax(-1)
 
 
 def _project(attention: TransposedAttention, y: Tensor, first: int, end: int) -> Tensor:

@@ -210,6 +210,15 @@ def speed() -> argparse.ArgumentParser:
     memory = what.add_parser("memory", parents=[measured], help="peak memory of restoring an image, in a process for each network")
     memory.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
     memory.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512)")
+    within = what.add_parser(
+        "bounded", parents=[measured], help="restoring within a memory bound against restoring at once: the same, peaks, times"
+    )
+    within.add_argument("--models", nargs="+", metavar="NAME", help="only these models")
+    within.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
+    within.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
+    within.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512 1024)")
+    within.add_argument("--memory", default="400MB", metavar="SIZE", help="the bound (default: 400MB)")
+    within.add_argument("--page", type=Path, metavar="FILE", help=f"also write the results between the lines {START} and {END} of a page")
     what.add_parser("startup", parents=[measured], help="seconds from a command to its help, its error message or its first training step")
     what.add_parser("scaling", parents=[measured], help="cost against image size, width, depth and batch, drawn in one figure")
     data = what.add_parser(

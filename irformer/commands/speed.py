@@ -17,7 +17,7 @@ from irformer.config.compose import compose, instantiate, options
 from irformer.core.files import require_writable
 from irformer.errors import UserError
 from irformer.reporting.page import readable_console
-from irformer.speed import loop_overhead, norm_layers, peak_memory, restoring, scaling_curves, startup_times, training_step
+from irformer.speed import bounded_memory, loop_overhead, norm_layers, peak_memory, restoring, scaling_curves, startup_times, training_step
 from irformer.speed.alternatives import Comparison, Options, RateCache, table
 from irformer.speed.machine import describe_machine
 from irformer.speed.pipeline import SyntheticSet, data_rates, data_section, memory_over_batches
@@ -218,6 +218,16 @@ def _memory(arguments: argparse.Namespace, context: _Context) -> Section:
     return Section("memory", "Memory", [peak_memory.memory_table(found)], [line for result in found for line in result.lines], found)
 
 
+def _bounded(arguments: argparse.Namespace, context: _Context) -> Section:
+    cases = _selected(bounded_memory.QUICK if context.quick else bounded_memory.CASES, arguments, restoring.Restoring("", 2, 512))
+    found = []
+    for case in _of_size(cases, arguments.size):
+        for norm in arguments.norms or ["ln", "iln"]:
+            _say(f"bounded, {case.title}, {norm}")
+            found.append(bounded_memory.compare_bounded(case, norm, arguments.memory, context.device))
+    return Section("bounded", "Bounded memory", [bounded_memory.bounded_table(found)], [], found)
+
+
 def _startup(arguments: argparse.Namespace, context: _Context) -> Section:
     _say("start-up")
     with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
@@ -273,6 +283,7 @@ _SECTIONS: dict[str, Callable[[argparse.Namespace, _Context], Section]] = {
     "norm": _norm,
     "loop": _loop,
     "memory": _memory,
+    "bounded": _bounded,
     "startup": _startup,
     "scaling": _scaling,
     "data": _data,

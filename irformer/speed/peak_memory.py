@@ -1,10 +1,11 @@
 """Peak memory of restoring an image above that of the idle process, each network in a process of its own."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,17 +73,32 @@ def compare_memory(case: Restoring, norms: Sequence[str], device: torch.device) 
 
 
 def _in_a_process(case: Restoring, name: str, device: torch.device, threads: int) -> int:
-    """Measure one network in a new process, whose memory no earlier work has touched."""
+    """Measure one network in a process of its own."""
+    found: int = in_a_process(f"{case.title}, {name}", _measure, case, name, str(device), threads)
+    return found
+
+
+def in_a_process(title: str, measure: Callable[..., None], *arguments: object) -> Any:
+    """Return what a function sends from a new process, whose memory no earlier work has touched.
+
+    Args:
+        title: what is measured, for messages.
+        measure: called with a connection, to which it sends its result, and the arguments.
+        arguments: other arguments.
+
+    Raises:
+        UserError: the process ends without a result.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, case, name, str(device), threads))
+    process = context.Process(target=measure, args=(sender, *arguments))
     process.start()
     sender.close()
     try:
-        found: int = receiver.recv()
+        found = receiver.recv()
     except EOFError:
         process.join()
-        raise UserError(f"{case.title}, {name}: the process ended with status {process.exitcode}; not enough memory?") from None
+        raise UserError(f"{title}: the process ended with status {process.exitcode}; not enough memory?") from None
     process.join()
     return found
 
@@ -95,21 +111,26 @@ def _measure(sender: Connection, case: Restoring, name: str, device: str, thread
     sender.send(peak_bytes(network.to(device), torch.rand(1, 3, case.size, case.size).to(device)))
 
 
-@torch.inference_mode()
 def peak_bytes(network: nn.Module, image: Tensor) -> int:
     """Return the bytes that restoring an image needs at its peak, above those that this process, or the GPU, holds before."""
+    return restore_measured(network, image)[1]
+
+
+@torch.inference_mode()
+def restore_measured(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
+    """Return a restored image and `peak_bytes`."""
     if image.device.type == "cuda":
         network(image[..., :64, :64])  # workspaces of libraries are not the network's
         torch.cuda.synchronize(image.device)
         torch.cuda.reset_peak_memory_stats(image.device)
         before = torch.cuda.memory_allocated(image.device)
-        network(image)
+        restored = network(image)
         torch.cuda.synchronize(image.device)
-        return torch.cuda.max_memory_allocated(image.device) - before
+        return restored, torch.cuda.max_memory_allocated(image.device) - before
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present size
     before = _status("VmRSS")
-    network(image)
-    return _status("VmHWM") - before
+    restored = network(image)
+    return restored, _status("VmHWM") - before
 
 
 def _status(field: str) -> int:

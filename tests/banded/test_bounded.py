@@ -139,7 +139,7 @@ def test_images_smaller_than_a_window_are_padded_as_by_the_network():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_smallest_bound_is_named_and_suffices(name):
     network = build(name)
-    x = torch.rand(1, 3, 240, 400)
+    x = torch.rand(1, 3, 96, 300)
     bound = smallest_bound(network, x)
     with torch.no_grad():
         assert_same(irformer.bounded(network, bound)(x), network(x), 1e-5)

@@ -12,6 +12,7 @@ from irformer.commands import speed as command
 from irformer.commands.command_line import END, START
 from irformer.errors import UserError
 from irformer.speed import (
+    bounded_memory,
     floors,
     loop_overhead,
     norm_layers,
@@ -45,6 +46,7 @@ def tiny(monkeypatch):
         },
         loop_overhead: {"BLOCK": 2},
         peak_memory: {"QUICK": (Restoring("swinir_tiny", 2, 16),)},
+        bounded_memory: {"QUICK": (Restoring("swinir_tiny", 2, 16),), "_WARM_UP": 16},
         scaling_curves: {"_QUICK_SWEEPS": {"size": (8, 16), "batch": (1, 2)}},
         pipeline: {"HEIGHT": 482, "WIDTH": 720, "IMAGES": 2},
     }.items():
@@ -182,6 +184,22 @@ def test_memory_is_compared_with_the_official_network(tmp_path, monkeypatch):
     (result,) = strict(tmp_path / "a.json")["sections"]["memory"]["results"]
     assert result["bytes"] == peaks
     assert {ratio["name"]: ratio["found"]["median"] for ratio in result["ratios"]} == {"ln / official": 0.6, "iln / official": 0.5}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bounded_memory_is_compared_with_restoring_at_once(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{START}\n{END}\nafter\n")
+    measured(monkeypatch, "bounded", "--norms", "iln", "--memory", "100MB", "--json", str(tmp_path / "a.json"), "--page", str(page))
+    (result,) = strict(tmp_path / "a.json")["sections"]["bounded"]["results"]
+    assert (result["norm"], result["bound"]) == ("iln", 10**8)
+    assert result["difference"] < 1e-5
+    assert "| restore swinir_tiny x2, 16x16 | iln |" in page.read_text()
+
+
+def test_a_bound_too_small_is_reported():
+    with pytest.raises(UserError, match="which need at least"):
+        bounded_memory.compare_bounded(Restoring("swinir_tiny", 2, 16), "ln", "1MB", torch.device("cpu"))
 
 
 def test_a_first_step_is_reached(tmp_path):
