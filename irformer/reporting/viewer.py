@@ -193,8 +193,8 @@ def _overview(image: ViewedImage) -> str:
     shown = image.versions[names.index(image.reference) if image.reference is not None else -1].pixels
     scale = min(1.0, _OVERVIEW / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(cv2.resize(_rgb(shown), size, interpolation=cv2.INTER_AREA), np.uint8)
-    return data_uri(_webp(small, lossless=False), "image/webp")
+    reduced = np.asarray(cv2.resize(_rgb(shown), size, interpolation=cv2.INTER_AREA), np.uint8)
+    return data_uri(_webp(reduced, lossless=False), "image/webp")
 
 
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
