@@ -203,7 +203,9 @@ def test_unknown_names_are_compared_with_those_of_the_folder(folder, typed):
     (folder / "conf" / "loss").mkdir(parents=True)
     (folder / "conf" / "loss" / "mine.yaml").write_text("_target_: torch.nn.L1Loss\n")
     error = typed(train, "--config-dir", "conf", "loss=min")
-    assert error.startswith("error: loss=min: unknown loss; known: charbonnier, fft, l1, l1_fft, mine, mse, ssim; did you mean m")
+    assert error.startswith(
+        "error: loss=min: unknown loss; known: charbonnier, fft, l1, l1_feature_kl, l1_fft, mine, mse, ssim; did you mean m"
+    )
     assert "mine" not in options("loss")
     assert compose("train", ["loss=mine", "name=x"], Path("conf")).loss._target_ == "torch.nn.L1Loss"
 

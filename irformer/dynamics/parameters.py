@@ -1,5 +1,6 @@
 """Statistics of a network's weights: the final norm, tables of position biases, scale-invariant weights, gradients and updates."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ def measure_weights(network: nn.Module, energy: Vector | None) -> list[MeasuredW
     vectors = final_vectors(network)
     if energy is not None and vectors:
         correlations = {f"{name}_correlation": rank_correlation(np.abs(vector), energy) for name, vector in vectors.items()}
+        # Undefined as long as all entries are equal, as at initialization.
+        correlations = {name: value for name, value in correlations.items() if not math.isnan(value)}
         measured.append(MeasuredWeights(FINAL_NORM, 0, FINAL_NORM, correlations))
     for index, (name, table) in enumerate(position_biases(network).items()):
         measured.append(MeasuredWeights(POSITION_BIAS, index, name, {"smoothness": smoothness(table)}))

@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 from small_runs import NETWORK, context, finish, write_photos
 
+from irformer.dynamics.statistics import STATISTICS
 from irformer.errors import UserError
 from irformer.experiments.figure1_demo import reproduce_figure1
 from irformer.training.module import RestorationModule
 
 SMALL = ["trainer.max_steps=4", "callbacks.probe.every=2", "batch_size=1", "patch_size=16", "logger=csv", "trainer=cpu"]
-SMALL += ["checkpoint_every=1", "trainer.val_check_interval=4", *NETWORK[1:]]
+SMALL += ["checkpoint_every=1", "trainer.val_check_interval=4", "callbacks.monitor=null", *NETWORK[1:]]  # the monitor records times
 WRITTEN = ("figure1.png", "dynamics.csv", "results.json", "report.html")
 
 
@@ -78,8 +79,9 @@ def test_the_comparison_leaves_figure_page_and_numbers(whole):
     arms = json.loads((whole / "results.json").read_text())["arms"]
     assert list(arms) == ["ln", "control", "iln"]
     header, *rows = (whole / "dynamics.csv").read_text().splitlines()
-    assert header == "arm,step,layer,name,statistic,value"
-    assert len(rows) == 3 * 3 * 3  # arms, probes (0, 2, 4), statistics of the one group
+    assert header == "arm,step,layer,name,statistic,value,kind,source"
+    groups = [row for row in rows if row.endswith(",groups,probe")]
+    assert len(groups) == 3 * 3 * len(STATISTICS)  # arms, probes (0, 2, 4), statistics of the one group
     page = (whole / "report.html").read_text()
     assert page.count("data:image/png;base64") == 1 + 2 * 5  # the figure; two photos: bicubic, three arms and the truth
     for arm in arms.values():
