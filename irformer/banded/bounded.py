@@ -64,10 +64,16 @@ class BoundedNetwork(nn.Module):
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W.
 
         Raises:
-            UserError: the network is in training mode, or the bound is too small for the image; the message names the smallest possible.
+            UserError: the network is in training mode or has forward hooks, or the bound is too small for the image; the message names the
+                smallest possible bound.
         """
         if self.network.training:
             raise UserError("the network is in training mode: call network.eval() first; training is not possible in bands")
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.network.modules()):
+            raise UserError(
+                "the network has forward hooks, which a computation in bands would skip (float16 with a float32 stream uses some, too); "
+                "remove them, or use the network without a memory bound"
+            )
         measured = any(getattr(module, "shared_axes", lambda _: [])(4) for module in self.network.modules())
         costs = self._costs_for(lq, measured)
         found = plan(costs, lq, self.size_multiple, self.memory)

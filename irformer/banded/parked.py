@@ -150,7 +150,7 @@ class Parked:
         self.width = width
         self.dtype: torch.dtype | None = None
         self._store_on = store_on
-        self._device = device
+        self.device = device
         self._ledger = ledger
         self._store: Store | None = None
         self._kept: tuple[int, Tensor] | None = None
@@ -233,8 +233,8 @@ class Parked:
     def _read(self, start: int, end: int) -> Tensor:
         assert self._store is not None
         if self._kept is None or start >= self._kept[0] + self._kept[1].shape[1]:
-            return self._store.read(start, end).to(self._device)
+            return self._store.read(start, end).to(self.device)
         first, kept = self._kept
         assert start >= first
         stored = self._store.read(first + kept.shape[1], end)
-        return torch.cat([kept[:, start - first :], stored], 1).to(self._device)
+        return torch.cat([kept[:, start - first :], stored], 1).to(self.device)

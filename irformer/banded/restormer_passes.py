@@ -102,28 +102,58 @@ def _attend(block: RestormerBlock, x: Parked, passes: Passes) -> None:
 
 
 def _probabilities(attention: TransposedAttention, normalize: Norm, x: Parked, passes: Passes) -> Tensor:
-    """Return the softmax of the scores between the channels of each head, [B, heads, C / heads, C / heads]."""
-    sums: list[Tensor] = []
-    dtype = torch.float32
+    """Return the softmax of the scores between the channels of each head, [B, heads, C / heads, C / heads].
 
-    def add(band: Band) -> None:
-        nonlocal dtype
+    In float32, one pass sums products and squares. With fewer digits, the network rounds queries and keys after dividing them by their
+    norms, so that the products need a second pass to be rounded in the same way.
+    """
+
+    def heads(band: Band) -> Tensor:
         margins = x.around(band, reach(attention.qkv_dwconv))
         y, _ = normalize(to_channels_first(margins.values))
         both = margins.cut(to_channels_last(_project(attention, y, 0, 2)))
         B, H, W, C = both.shape
-        dtype = both.dtype
-        heads = to_channels_first(both).reshape(B, 2, attention.heads, C // 2 // attention.heads, H * W)
-        q, k = widened(heads).unbind(1)
-        found = [q @ k.mT, q.square().sum(-1, keepdim=True), k.square().sum(-1, keepdim=True)]
-        sums[:] = [value.double() for value in found] if not sums else [total + value for total, value in zip(sums, found, strict=True)]
+        return to_channels_first(both).reshape(B, 2, attention.heads, C // 2 // attention.heads, H * W)
 
+    dtype = torch.float32
+
+    def add(band: Band) -> None:
+        nonlocal dtype
+        both = heads(band)
+        dtype = both.dtype
+        wide = widened(both)
+        squares.add(wide.square().sum(-1, keepdim=True))
+        products.add(_products(wide))
+
+    squares, products = _Sum(), _Sum()
     passes.scan(add)
-    products, squares_q, squares_k = sums
-    norms_q, norms_k = (squares.sqrt().clamp_min(1e-12) for squares in (squares_q, squares_k))  # as in F.normalize
-    # Rounded where the network rounds them.
-    scores = (products / norms_q / norms_k.mT).to(dtype) * attention.temperature
-    return scores.softmax(-1)
+    norms = squares.value.sqrt().to(dtype).clamp_min(1e-12)  # as in F.normalize
+    if dtype.itemsize >= torch.float32.itemsize:
+        norms_q, norms_k = norms.unbind(1)
+        scores = products.value / norms_q / norms_k.mT
+    else:
+        rounded = _Sum()
+        passes.scan(lambda band: rounded.add(_products(widened(heads(band) / norms))))
+        scores = rounded.value
+    return (scores.to(dtype) * attention.temperature).softmax(-1)
+
+
+class _Sum:
+    """A sum over bands in float64."""
+
+    def __init__(self) -> None:
+        self.value = torch.zeros((), dtype=torch.float64)
+
+    def add(self, found: Tensor) -> None:
+        """Add the sum over a band."""
+        self.value = self.value + found.double()
+
+
+def _products(both: Tensor) -> Tensor:
+    """Return the products of queries and keys [B, 2, heads, c, n], without the rounding of autocast: [B, heads, c, c]."""
+    q, k = both.unbind(1)
+    with torch.autocast(both.device.type, enabled=False):
+        return q @ k.mT
 
 
 def _project(attention: TransposedAttention, y: Tensor, first: int, end: int) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from irformer import bounded
+from irformer.banded.bounded import BoundedNetwork
 from irformer.errors import UserError
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.speed.peak_memory import in_a_process, restore_measured
@@ -31,7 +31,7 @@ class BoundedRun:
     Args:
         work: the work in words.
         norm: the norm.
-        bound: the bound in bytes.
+        bound: the bound in bytes; None takes what is free.
         difference: the root mean square of the difference relative to that of the image.
         bytes: peak memory above the idle process, at once and within the bound.
         seconds: time, at once and within the bound.
@@ -39,7 +39,7 @@ class BoundedRun:
 
     work: str
     norm: str
-    bound: int
+    bound: int | None
     difference: float
     bytes: tuple[int, int]
     seconds: tuple[float, float]
@@ -70,7 +70,7 @@ def _measure(sender: Connection, case: Restoring, norm: str, memory: str, device
     torch.set_num_threads(threads)
     network = build(case.model, norm, case.scale).to(device)
     image = torch.rand(1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0)).to(device)
-    within = bounded(network, memory)
+    within = BoundedNetwork(network, memory)
     with torch.inference_mode():
         network(image[..., :_WARM_UP, :_WARM_UP])
     try:
@@ -80,9 +80,7 @@ def _measure(sender: Connection, case: Restoring, norm: str, memory: str, device
         return
     expected, bytes_at_once, seconds_at_once = _timed(network, image)
     difference = float((found - expected).double().norm() / expected.double().norm())
-    bound = within.memory
-    assert isinstance(bound, int)
-    sender.send(BoundedRun(case.title, norm, bound, difference, (bytes_at_once, within_bytes), (seconds_at_once, within_seconds)))
+    sender.send(BoundedRun(case.title, norm, within.memory, difference, (bytes_at_once, within_bytes), (seconds_at_once, within_seconds)))
 
 
 def _timed(network: nn.Module, image: Tensor) -> tuple[Tensor, int, float]:
@@ -104,7 +102,7 @@ def bounded_table(runs: Sequence[BoundedRun]) -> ResultTable:
                 run.norm,
                 f"{run.difference:.0e}",
                 Number(at_once / MB),
-                Number(run.bound / MB),
+                "auto" if run.bound is None else Number(run.bound / MB),
                 Number(within / MB),
                 Number(seconds, 1),
                 Number(seconds_within, 1),

@@ -171,6 +171,13 @@ def test_training_is_refused():
         irformer.bounded(build("swinir").train(), "1GB")(torch.rand(1, 3, 16, 16))
 
 
+def test_hooks_are_refused_instead_of_skipped():
+    network = build("swinir")
+    network.layers[0].residual_group.blocks[0].norm1.register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="forward hooks"):
+        irformer.bounded(network, "1GB")(torch.rand(1, 3, 16, 16))
+
+
 @pytest.mark.parametrize("memory", ["2 apples", "-1GB", "0", "", "1.5.2GB"])
 def test_other_amounts_of_memory_are_refused(memory):
     with pytest.raises(UserError, match=re.escape(f"memory={memory}: expected an amount such as 500MB, 2GB or 1.5GiB, or auto")):
