@@ -1,5 +1,6 @@
 """in_precision: what each precision computes, and what its record says."""
 
+import doctest
 import math
 from typing import get_args
 
@@ -13,6 +14,7 @@ from irformer.errors import UserError
 from irformer.models import External
 from irformer.norms import BatchNorm
 from irformer.precision import PRECISIONS, in_precision
+from irformer.precision import reduced as reduced_module
 from irformer.precision.half_precision import WideProduct
 from irformer.schema.sections import Benchmark
 
@@ -200,3 +202,9 @@ def test_a_trained_network(weights_root):
         assert psnr(restored(reduced.network, x), expected) > least, precision
         assert reduced.record().first_overflow is None
     assert 100 < reduced.record().largest["network.layers.3"] < 65504
+
+
+def test_the_example_in_the_docstring():
+    found = doctest.testmod(reduced_module)
+    assert found.attempted >= 5
+    assert not found.failed
