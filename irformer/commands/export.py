@@ -39,14 +39,16 @@ def export() -> None:
 
 
 def _export_folder(checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:
-    """Write model.safetensors, README.md and LICENSE to a folder.
+    """Write model.safetensors, README.md and LICENSE to a new or empty folder.
 
     Raises:
-        UserError: a file cannot be read, or the output is a file.
+        UserError: a file cannot be read, or the output is a file or a folder that is not empty.
     """
     out: Path = arguments.out
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --format hub writes a folder")
+    if out.is_dir() and (there := next(out.iterdir(), None)) is not None:
+        raise UserError(f"{out}: contains {there.name}; --format hub overwrites nothing and expects a new or empty folder")
     run: Path | None = arguments.checkpoint if arguments.checkpoint.is_dir() else None
     results = arguments.results or ([run / "results.json"] if run is not None and (run / "results.json").exists() else [])
     records = [read_results(file) for file in results]
@@ -62,23 +64,23 @@ def _export_folder(checkpoint: Checkpoint, arguments: argparse.Namespace) -> Non
 
 
 def _training(run: Path) -> Training | None:
-    """Return how a run was trained; None if it has no provenance."""
+    """Return how a run was trained; None if it has no provenance, or a damaged one."""
     if not (run / PROVENANCE).exists():
         return None
     config = read_saved_config(run / CONFIG)
+    select = OmegaConf.select
     try:
         start = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))["starts"][0]
         script, *words = shlex.split(start["command"])
         words = [word for word in words if described(word.lstrip("+~").partition("=")[0]).result]
         packages = {"irformer": str(start["irformer"]), **{name: str(number) for name, number in start["packages"].items() if number}}
-    except (ValueError, KeyError, TypeError, IndexError):
+        return Training(
+            data=str(select(config, "data.name")),
+            batch=int(select(config, "batch_size")),
+            patch=int(select(config, "patch_size")),
+            steps=int(select(config, "trainer.max_steps")),
+            command=shlex.join(["python", Path(script).name, *words]),  # without the folders of the machine
+            packages=packages,
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
-    select = OmegaConf.select
-    return Training(
-        data=str(select(config, "data.name")),
-        batch=int(select(config, "batch_size")),
-        patch=int(select(config, "patch_size")),
-        steps=int(select(config, "trainer.max_steps")),
-        command=shlex.join(["python", Path(script).name, *words]),  # without the folders of the machine
-        packages=packages,
-    )

@@ -272,10 +272,6 @@ def _table8_checks(measured: Measured) -> list[Check]:
     ]
 
 
-def _table8(measured: Measured) -> Figure:
-    return dynamics_figure(measured)
-
-
 TABLE8 = Experiment(
     name="table8",
     reference="Table 8",
@@ -289,7 +285,7 @@ TABLE8 = Experiment(
     quantities=(MAGNITUDE, ENTROPY, QUALITY),
     checks=_table8_checks,
     would_change=f"{_LONGER} The paper gives neither the clipping threshold nor the regularization's formula and weight.",
-    figure=_table8,
+    figure=dynamics_figure,
     setting=(
         f"Gradients are clipped to a norm of {_CLIP}. The KL regularization is our reading: the divergence of each group's output, taken "
         f"as a normal distribution per image, from the standard normal distribution, with weight {_KL_WEIGHT:g}."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irformer.core.files import write_atomically
 from irformer.evaluation.results import metric_traits
 from irformer.reporting.page import metric_column, metric_numbers
 from irformer.reporting.tables import Cell, ResultTable
@@ -99,6 +100,6 @@ def write_model_folder(folder: Path, card: str, license_text: str | None) -> Non
         card: see `model_card`.
         license_text: content of the file LICENSE, or None.
     """
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_atomically(folder / "README.md", lambda temporary: temporary.write_text(card, encoding="utf-8"))
     if license_text is not None:
-        (folder / "LICENSE").write_text(license_text, encoding="utf-8")
+        write_atomically(folder / "LICENSE", lambda temporary: temporary.write_text(license_text, encoding="utf-8"))

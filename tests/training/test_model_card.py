@@ -12,6 +12,8 @@ from tiny import TINY, build
 from irformer import load_network
 from irformer.commands.export import export
 from irformer.config.compose import build_network, model_config
+from irformer.errors import UserError
+from irformer.weights import bundled
 from irformer.weights.checkpoints import save_network
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,3 +62,29 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_config("swinir_tiny", "iln", 2, 3)
+    save_network(tmp_path / "own.safetensors", build_network(model), model, "sr_x2", None, {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    monkeypatch.setattr(sys, "argv", ["export.py", str(tmp_path / "own.safetensors"), str(tmp_path / "mine"), "--format", "hub"])
+    with pytest.raises(SystemExit):
+        export()
+    assert "contains README.md; --format hub overwrites nothing" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["README.md"]
+    assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
+
+
+def test_weights_in_the_package_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "_FOLDER", tmp_path)
+    model = model_config("swinir_tiny", "iln", 2, 3)
+    network = build_network(model).eval()
+    save_network(tmp_path / "swinir_tiny_iln_x2" / "model.safetensors", network, model, "sr_x2", None, {})
+    assert bundled.bundled_names() == ["swinir_tiny_iln_x2"]
+    lq = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        assert torch.equal(load_network("swinir_tiny_iln_x2")(lq), network(lq))
+    with pytest.raises(UserError, match="swinir_tiny_iln_x3: no such file"):
+        load_network("swinir_tiny_iln_x3")
