@@ -15,6 +15,7 @@ from irformer.config.compose import build_network, model_config
 from irformer.errors import UserError
 from irformer.weights.checkpoints import load_checkpoint, save_network, transfer_weights
 from irformer.weights.exports import export_checkpoint, export_official
+from irformer.weights.formats import official_weights
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -199,7 +200,8 @@ def test_weights_of_another_network_are_refused(tmp_path, target, fault):
 
 
 def test_the_export_script(tmp_path):
-    torch.save({"params": official("hat_x4").state_dict()}, tmp_path / "in.pth")
+    network = small("hat", scale=4)
+    torch.save({"params": official_weights(network)}, tmp_path / "in.pth")
 
     def run(*words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(REPOSITORY / "scripts" / "export.py"), *words]
@@ -211,7 +213,7 @@ def test_the_export_script(tmp_path):
     assert load_checkpoint(tmp_path / "ours.safetensors").model == load_checkpoint(tmp_path / "in.pth").model
     back = run("ours.safetensors", "back.pth", "--format", "official")
     assert back.returncode == 0, back.stderr
-    assert_same_output(load_checkpoint(tmp_path / "back.pth").network, official("hat_x4"))
+    assert_same_output(load_checkpoint(tmp_path / "back.pth").network, network)
     wrong = run("ours.safetensors", "again.pth", "--format", "official", "--training-patch-size", "48")
     message = "error: ours.safetensors: training_patch_size=48: official weights of HAT contain no masks; omit it\n"
     assert (wrong.returncode, wrong.stderr) == (1, message)

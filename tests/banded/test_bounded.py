@@ -227,6 +227,7 @@ def _measure(sender: Connection, name: str, norm: str, size: int, bound: str | N
     sender.send(peak_bytes(network if bound is None else irformer.bounded(network, bound), image))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak memory of a process from /proc, which Linux has")
 def test_memory_stays_below_the_bound():
     """The whole image takes more than 1 GB."""

@@ -101,7 +101,8 @@ def test_a_training_step_leaves_a_network_that_can_be_copied(norm):
     assert_can_be_copied_after_a_training_step(DRCT(norm, **TINY))
 
 
-@pytest.mark.parametrize("norm", [pytest.param(LN, marks=pytest.mark.slow), OFFICIAL_ILN], ids=["ln", "iln"])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", [LN, OFFICIAL_ILN], ids=["ln", "iln"])
 def test_compiles_without_graph_breaks_and_once_more_for_all_other_sizes(norm):
     assert_compiles_for_all_sizes(DRCT(norm, **TINY), [(24, 24), (28, 32), (25, 34), (33, 23), (48, 28)])
 

@@ -140,6 +140,7 @@ def test_a_training_step_leaves_a_network_that_can_be_copied(norm):
         torch.testing.assert_close(twin(x), network.eval()(x), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks_and_once_more_for_all_other_sizes():
     assert_compiles_for_all_sizes(Restormer(OFFICIAL_ILN, **TINY), [(48, 48), (56, 64), (51, 70), (65, 47), (63, 72)])
 

@@ -235,6 +235,7 @@ def test_curves_are_drawn(suffix, tmp_path):
     assert b"PNG" in start or b"<?xml" in start
 
 
+@pytest.mark.slow
 def test_everything_ends_in_one_folder_and_on_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(peak_memory, "_in_a_process", lambda _case, _name, _device, _threads: MIB)
     for start in ("_finish", "_reach_first_step"):

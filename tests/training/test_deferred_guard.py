@@ -174,6 +174,7 @@ def test_the_last_step_may_exhaust_the_patience(tmp_path, device_decides):
         train(run)
 
 
+@pytest.mark.slow
 def test_all_processes_decide_alike_on_the_device(tmp_path):
     script = tmp_path / "two.py"
     text = textwrap.dedent(TWO_PROCESSES).replace('"trainer.max_steps=9"', f'"trainer.max_steps=9", "{FUSED}"')
