@@ -1,4 +1,4 @@
-"""Show what a checkpoint is and what precision it bears: `python scripts/inspect.py CHECKPOINT`."""
+"""Show what a checkpoint is and which precision is safe for it: `python scripts/inspect.py CHECKPOINT`."""
 
 if __name__ == "__main__":
     from irformer.entry import inspect

@@ -132,8 +132,8 @@ def export() -> argparse.ArgumentParser:
 def inspect() -> argparse.ArgumentParser:
     """Return the parser of inspect.py."""
     parser = argparse.ArgumentParser(
-        description="Show what a checkpoint is, how large its features are on photos that come with scikit-image, and what precision it "
-        "bears: safe in fp16, safe with fp32 residual stream (fp16_safe), or bf16 only, with the numbers that decide.",
+        description="Show what a checkpoint is, how large its features are on photos that come with scikit-image, and which precision is "
+        "safe for it: safe in fp16, safe with fp32 residual stream (fp16_safe), or bf16 only, with the numbers that decide.",
     )
     parser.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
     parser.add_argument("--size", type=_positive, default=64, metavar="N", help="side of the photos in input pixels (default 64)")

@@ -1,4 +1,4 @@
-"""Show what a checkpoint is and what precision it bears: python scripts/inspect.py CHECKPOINT [--json FILE] [--page FILE]."""
+"""Show what a checkpoint is and which precision is safe for it: python scripts/inspect.py CHECKPOINT [--json FILE] [--page FILE]."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from irformer.weights.licenses import license_of
 
 
 def inspect() -> None:
-    """Show what a checkpoint is and what precision it bears: python scripts/inspect.py CHECKPOINT [--json FILE] [--page FILE]."""
+    """Show what a checkpoint is and which precision is safe for it: python scripts/inspect.py CHECKPOINT [--json FILE] [--page FILE]."""
     arguments = command_line.inspect().parse_args()
     with reporting_user_errors():
         for file in (arguments.json, arguments.page):

@@ -1,4 +1,4 @@
-"""Inspecting a checkpoint: what it is, its features on photos, its weights, and the precision that it bears."""
+"""Inspecting a checkpoint: what it is, its features on photos, its weights, and the precision that is safe for it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Which precision a network bears: runs in each of them, and a verdict by a stated rule."""
+"""Which precision is safe for a network: runs in each of them, and a verdict by a stated rule."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +74,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What precision a network bears.
+    """The lowest precision that is safe for a network.
 
     Args:
         words: one of the constants of this module.
