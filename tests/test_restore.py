@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer
 from irformer.evaluation.tiling import TiledRestorer
 from irformer.imaging.images import OutOfMemoryError, decode_image, read_image, write_image
-from irformer.precision import in_precision
+from irformer.precision import in_precision, scale_stream
 from irformer.weights.checkpoints import load_checkpoint, save_network
 
 REPOSITORY = Path(__file__).parent.parent
@@ -506,7 +507,7 @@ def test_quality_and_names_that_do_not_apply(typed, place, attempts):
 
 
 @pytest.mark.parametrize("words", [("--tile", "big"), ("--tile", "0"), ("--quality", "0"), ("--overlap", "-1"), ("--workers", "0"),
-                                   ("--suffix", "a/b"), ("--format", "gif")])  # fmt: skip
+                                   ("--memory", "lots"), ("--memory", "0GB"), ("--suffix", "a/b"), ("--format", "gif")])  # fmt: skip
 def test_options_that_make_no_sense_are_usage_errors(typed, attempts, words):
     status, _, error = typed("photos", "out", *words)
     assert status == 2
@@ -558,6 +559,53 @@ def test_tiles_and_the_ensemble_change_the_network_alone(typed, place, attempts)
         assert (status, line, error) == (0, "1 images restored x2: out.png", "")
         assert np.array_equal(read_image(place / "out.png"), expected), words
         attempts.handled("restore")
+
+
+def test_a_memory_bound_changes_no_image(typed, place, attempts):
+    image = picture(40, 56)
+    write_image(place / "in.png", image)
+    network = load_checkpoint(place / "w.safetensors").network
+    expected = NetworkRestorer(network, "reflect_min")(image).astype(int)
+    for words, most in (
+        (("--memory", "300MB"), 1),
+        (("--memory", "auto", "--tile", "off"), 1),
+        (("--memory", "1GB", "--precision", "bf16"), 8),
+    ):
+        status, line, error = typed("in.png", "out.png", "--overwrite", *words)
+        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert np.abs(read_image(place / "out.png") - expected).max() <= most, words
+        attempts.handled("restore")
+
+
+def test_a_memory_bound_that_cannot_be_kept_is_refused(typed, place, attempts):
+    for words, message in (
+        (("--memory", "1GB", "--tile", "64"), "error: --tile 64: --memory restores whole images in bands, without tiles"),
+        (("--memory", "1GB", "--precision", "fp16_safe"), "error: --precision fp16_safe: --memory computes in one precision only"),
+    ):
+        status, _, error = typed("photos", "out", *words)
+        assert (status, error.count("\n")) == (1, 1)
+        assert error.startswith(message)
+        attempts.refused("restore")
+    status, _, error = typed("photos", "out", "--memory", "1MB")
+    assert status == 3
+    assert "memory=1 MB: too little for 16x12 pixels, which need at least " in error
+    attempts.refused("restore")
+
+
+def test_a_precision_that_overflows_stops_before_anything_is_written(typed, place, monkeypatch, attempts):
+    loaded = load_checkpoint(place / "w.safetensors")
+    scaled = replace(loaded, network=scale_stream(loaded.network, 2.0**24))
+    monkeypatch.setattr("irformer.commands.restore.load_checkpoint", lambda *_, **__: scaled)
+    status, _, error = typed("photos", "out", "--precision", "fp16")
+    assert (status, error.count("\n"), tree(place / "out")) == (1, 1, [])
+    assert error.startswith("error: photos/a.png: precision fp16: activations overflow in ")
+    assert error.endswith("use precision fp16_safe, bf16 or fp32\n")
+    attempts.refused("restore")
+    status, line, error = typed("photos", "out", "--precision", "fp16_safe")
+    assert (status, line, error) == (0, "3 images restored x2: out", "")
+    expected = NetworkRestorer(loaded.network, "reflect_min")(read_image(place / "photos" / "a.png")).astype(int)
+    assert np.abs(read_image(place / "out" / "a.png") - expected).max() <= 1
+    attempts.handled("restore")
 
 
 def test_an_image_that_does_not_fit_is_restored_in_tiles_and_the_last_line_says_so(typed, place, monkeypatch, attempts):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from irformer.banded.bounded import BoundedNetwork
 from irformer.commands import command_line
 from irformer.commands.common import device, reporting_user_errors
 from irformer.commands.restore_images import Encoded, ImageRestorer
@@ -26,11 +27,10 @@ from irformer.core.memory import memory_limit
 from irformer.core.trust import Trust
 from irformer.errors import UserError, naming
 from irformer.evaluation.ensemble import SelfEnsemble
-from irformer.evaluation.restorers import NetworkRestorer
+from irformer.evaluation.restorers import NetworkRestorer, PrecisionOverflowError
 from irformer.evaluation.tiling import TiledRestorer
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
-from irformer.precision import in_precision
 from irformer.weights.checkpoints import load_checkpoint
 
 SOME_FAILED = 3
@@ -83,6 +83,9 @@ def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tu
 
     Returns:
         The restored images without their data, the number of those that failed, and whether the user interrupted.
+
+    Raises:
+        UserError: activations overflow in the network's precision before any image is restored.
     """
     pipeline = Pipeline(images.read, images.restore, images.encode, images.write, workers)
     restored: list[Encoded] = []
@@ -91,6 +94,8 @@ def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tu
         for job, outcome in pipeline.run(jobs, lambda: interrupt.received):
             if isinstance(outcome, Encoded):
                 restored.append(replace(outcome, data=b""))
+            elif isinstance(outcome, PrecisionOverflowError) and not restored:
+                raise UserError(_failure(job, outcome))  # the other images would most likely fail as well
             else:
                 failed += 1
                 progress.write(f"failed: {_failure(job, outcome)}")
@@ -110,16 +115,26 @@ def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
     network = network.to(where)
-    if arguments.precision != "fp32":
-        network = in_precision(network, arguments.precision).network
+    if arguments.memory is not None:
+        network = _bounded(network, arguments)
     if arguments.ensemble:
         network = SelfEnsemble(network)
-    whole = NetworkRestorer(network, "reflect_min", where)
-    if arguments.tile == "off":
+    whole = NetworkRestorer(network, "reflect_min", where, arguments.precision)
+    if arguments.tile == "off" or arguments.memory is not None:
         return ImageRestorer(whole, network.in_channels, arguments.quality), network.scale
     with naming("--"):
         tiled = TiledRestorer(whole, arguments.tile, arguments.overlap)
     return ImageRestorer(tiled, network.in_channels, arguments.quality), network.scale
+
+
+def _bounded(network: Any, arguments: argparse.Namespace) -> BoundedNetwork:
+    """Return the network in bands that need no more memory than the user allows."""
+    if arguments.tile not in ("auto", "off"):
+        raise UserError(f"--tile {arguments.tile}: --memory restores whole images in bands, without tiles; give only one of the two")
+    if arguments.precision == "fp16_safe":
+        raise UserError("--precision fp16_safe: --memory computes in one precision only, expected fp32, bf16 or fp16; use bf16")
+    with naming("--memory: "):
+        return BoundedNetwork(network, arguments.memory)
 
 
 def _remarks(restored: list[Encoded], tile: int | str) -> str:
