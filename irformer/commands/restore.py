@@ -29,6 +29,8 @@ from irformer.errors import UserError, naming
 from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer, PrecisionOverflowError
 from irformer.evaluation.tiling import TiledRestorer
+from irformer.graphs.checkpoint_graphs import graph_beside
+from irformer.graphs.runtimes import GraphNetwork
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
 from irformer.weights.checkpoints import load_checkpoint
@@ -55,7 +57,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     found = plan(arguments.inputs, arguments.output, Naming(arguments.format, arguments.suffix))
     jobs = [job for job in found.jobs if arguments.overwrite or not job.target.exists()]
     _require_quality_applies(arguments.quality, found.jobs)
-    where = device(arguments.device)
+    where = device("cpu" if arguments.backend != "torch" and arguments.device == "auto" else arguments.device)
     images, scale = _image_restorer(arguments, where)
     if jobs:
         _require_writable(jobs[0].target.parent if len(found.jobs) == 1 else arguments.output)
@@ -111,9 +113,15 @@ def _failure(job: Job, error: UserError) -> str:
 
 def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple[ImageRestorer, int]:
     """Load the network, and return what restores image files with it, and its scale."""
-    network: Any = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust)).network
+    checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
+    network: Any = checkpoint.network
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
+    if arguments.backend != "torch":
+        for option, value, expected in (("--device", where.type, "cpu"), ("--precision", arguments.precision, "fp32")):
+            if value != expected:
+                raise UserError(f"{option} {value}: --backend {arguments.backend} computes on the CPU in fp32; omit one of them")
+        network = GraphNetwork(graph_beside(checkpoint), arguments.backend)
     network = network.to(where)
     if arguments.memory is not None:
         network = _bounded(network, arguments)
