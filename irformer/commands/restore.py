@@ -69,10 +69,11 @@ def _restore(arguments: argparse.Namespace) -> int:
         "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
         "failed": failed,
         "left": left,
-        "files that are not images": found.ignored,
+        "file that is not an image" if found.ignored == 1 else "files that are not images": found.ignored,
     }
     details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
-    line = f"{len(restored)} images restored x{scale}: {printable(str(arguments.output))}{details}{_remarks(restored, arguments.tile)}"
+    done = f"{_images(len(restored))} restored x{scale}: {printable(str(arguments.output))}"
+    line = f"{done}{details}{_remarks(restored, arguments.tile)}"
     if interrupted and left:
         print(f"interrupted: {line}; rerun the command to restore the rest")
         return INTERRUPTED
@@ -150,7 +151,7 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     remarks = []
     turned_gray = sum(image.turned_gray for image in restored)
     if turned_gray:
-        remarks.append(f"{turned_gray} color images became gray, because the network is for gray images")
+        remarks.append(f"{_images(turned_gray, 'color image')} became gray, because the network is for gray images")
     tiles = [image.tile for image in restored if image.tile is not None]
     if tiles and tile == "auto":
         sizes = f"{min(tiles)} pixels" if min(tiles) == max(tiles) else f"{min(tiles)} to {max(tiles)} pixels"
@@ -160,8 +161,8 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def _images(count: int, what: str = "image") -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _require_quality_applies(quality: int | None, jobs: Sequence[Job]) -> None:
