@@ -205,7 +205,7 @@ def _final_norm(network: nn.Module, measured: Sequence[Measured], order: Sequenc
     if declared is not None:
         candidates = [name for name, module in network.named_modules() if module is declared]
     else:
-        candidates = list(order[order.index(last.layer.name) + 1 :])
+        candidates = [] if last.layer.name not in order else list(order[order.index(last.layer.name) + 1 :])
     for name in candidates:
         vectors = norm_vectors(network.get_submodule(name))
         if vectors.get("weight") is not None and len(vectors["weight"]) == len(last.energy):
