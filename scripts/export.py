@@ -1,4 +1,4 @@
-"""Export a checkpoint for other tools: `python scripts/export.py CHECKPOINT OUT --format safetensors|official`."""
+"""Export a checkpoint for other tools: `python scripts/export.py CHECKPOINT OUT --format safetensors|official|hub|onnx|pt2`."""
 
 from irformer.entry import export
 

@@ -74,7 +74,7 @@ def tree(folder: Path) -> list[str]:
 def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     (place / "photos" / "notes.txt").touch()
     (place / "photos" / ".hidden.png").touch()
-    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 files that are not images", "")
+    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 file that is not an image", "")
     assert tree(place / "out") == ["a.png", "sub/b.png", "sub/deep/c.png"]
     assert read_image(place / "out" / "sub" / "deep" / "c.png").shape == (24, 32, 3)
     (place / "out" / "a.png").write_bytes(b"mine")
@@ -82,7 +82,7 @@ def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     status, line, _ = typed("photos", "out")
     assert (status, line) == (
         0,
-        "1 images restored x2: out; 2 already present, --overwrite replaces them; 1 files that are not images",
+        "1 image restored x2: out; 2 already present, --overwrite replaces them; 1 file that is not an image",
     )
     assert (place / "out" / "a.png").read_bytes() == b"mine"
     assert typed("photos", "out", "--overwrite")[1].startswith("3 images restored")
@@ -283,7 +283,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_no_half_file(typed, place, m
 
     monkeypatch.setattr(Path, "write_bytes", full)
     status, said, error = typed("photos", "out")
-    assert (status, said) == (3, "1 images restored x2: out; 1 failed; 1 left")
+    assert (status, said) == (3, "1 image restored x2: out; 1 failed; 1 left")
     assert (
         error == "failed: out/sub/b.png: cannot be written (No space left on device): free some space or choose another OUTPUT; stopped\n"
     )
@@ -322,7 +322,7 @@ def test_every_kind_of_image_keeps_its_kind(typed, place, attempts, kind, channe
     found = decode_image(place / "out.png")
     most = np.iinfo(pixels.dtype).max
     turned_gray = channels == 1 and pixels.shape[2] == 3
-    assert ("1 color images became gray" in line) == turned_gray
+    assert ("1 color image became gray" in line) == turned_gray
 
     def expected(plane):
         x = torch.from_numpy(np.repeat(plane, channels if plane.shape[2] == 1 else 1, 2).astype(np.float32) / most)
@@ -366,7 +366,7 @@ def test_a_name_that_is_no_utf_8(place, attempts):
     done = process(place, "odd", os.fsdecode(b"out\xe9"))
     status = done.wait(120)
     out, error = done.communicate()
-    assert (status, out) == (3, b"1 images restored x2: out\\xe9; 1 failed\n"), error
+    assert (status, out) == (3, b"1 image restored x2: out\\xe9; 1 failed\n"), error
     assert error.startswith(b"failed: odd/bad\\xe9.png: ")
     assert [path.name for path in (place / os.fsdecode(b"out\xe9")).iterdir()] == [name]
     attempts.handled("restore")
@@ -441,7 +441,7 @@ def test_a_folder_of_every_kind_of_file(typed, place, attempts):
     (folder / "gone.png").symlink_to("nowhere.png")
 
     status, line, error = typed("all", "out", "--suffix", "_x2")
-    assert (status, line) == (3, "26 images restored x2: out; 5 failed; 1 files that are not images")
+    assert (status, line) == (3, "26 images restored x2: out; 5 failed; 1 file that is not an image")
     failed = [word.split(":")[1].strip() for word in error.splitlines()]
     assert failed == [f"all/{name}" for name in ("cmyk.jpg", "cut.jpg", "empty.png", "gone.png", "scratched.tif")]
     assert len(tree(place / "out")) == 26
@@ -519,7 +519,7 @@ def test_patterns_keep_the_tree_below_their_fixed_part(typed, place, attempts):
     (place / "photos" / "sub" / "notes.txt").touch()
     assert typed("photos/**/*.png", "out")[:2] == (0, "2 images restored x2: out")
     assert tree(place / "out") == ["a.png", "sub/b.png"]
-    assert typed("photos/s*", "more")[:2] == (0, "2 images restored x2: more; 1 files that are not images")
+    assert typed("photos/s*", "more")[:2] == (0, "2 images restored x2: more; 1 file that is not an image")
     assert tree(place / "more") == ["sub/b.png", "sub/deep/c.png"]
     attempts.handled("restore")
 
@@ -556,7 +556,7 @@ def test_tiles_and_the_ensemble_change_the_network_alone(typed, place, attempts)
     }
     for words, expected in cases.items():
         status, line, error = typed("in.png", "out.png", "--overwrite", *words)
-        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert (status, line, error) == (0, "1 image restored x2: out.png", "")
         assert np.array_equal(read_image(place / "out.png"), expected), words
         attempts.handled("restore")
 

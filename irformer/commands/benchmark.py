@@ -18,6 +18,7 @@ from irformer.commands.results_folder import ResultsFolder
 from irformer.config.compose import options, trust_of, with_named_norms
 from irformer.config.image_sets import find_test_sets
 from irformer.config.tasks import build_task, recorded_task
+from irformer.core.files import sha256
 from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.evaluation.evaluate import evaluate_sets, results_record
@@ -140,7 +141,7 @@ def _with_network(cfg: DictConfig, checkpoint: str) -> _Subject:
         )
     where = device(cfg.device)
     restorer = NetworkRestorer(network.to(where), task.protocol.padding, where)
-    return _Subject(restorer, loaded.title, task, _sha256(loaded.path), overrides)
+    return _Subject(restorer, loaded.title, task, sha256(loaded.path), overrides)
 
 
 def _in_precision(subject: _Subject, precision: str, test_sets: list[TestSet]) -> _Subject:
@@ -174,11 +175,3 @@ def _overrides() -> list[str]:
 
 def _task_is_given() -> bool:
     return any(override.lstrip("+").startswith(("task=", "task@")) for override in _overrides())
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -83,6 +83,12 @@ def restore() -> argparse.ArgumentParser:
         default="fp32",
         help="precision of the network (default fp32); fp16_safe keeps the residual stream in fp32",
     )
+    network.add_argument(
+        "--backend",
+        choices=("torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="torch (default), or a runtime for the CPU, which reads an ONNX file that is written beside the checkpoint on first use",
+    )
     parser.add_argument(
         "--workers",
         type=_positive,
@@ -97,17 +103,23 @@ def restore() -> argparse.ArgumentParser:
 def export() -> argparse.ArgumentParser:
     """Return the parser of export.py."""
     parser = argparse.ArgumentParser(
-        description="Export the network of a checkpoint to a file that irformer or the official code loads, or to a folder for a hub."
+        description="Export the network of a checkpoint to a file that irformer, the official code or another runtime loads, or to a "
+        "folder for a hub."
     )
     parser.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
     parser.add_argument("out", type=Path, help="the file to write, or the folder with --format hub")
     parser.add_argument(
         "--format",
-        choices=("safetensors", "official", "hub"),
-        default="safetensors",
-        help="safetensors (default): irformer's own format, with the configuration inside; official: the layout of the official code, "
-        "as .pth or .safetensors by the suffix of OUT; hub: a folder with model.safetensors, a model card (README.md) and the license",
+        choices=("safetensors", "official", "hub", "onnx", "pt2"),
+        help="safetensors: irformer's own format, with the configuration inside; official: the layout of the official code, as .pth or "
+        ".safetensors by the suffix of OUT; hub: a folder with model.safetensors, a model card (README.md) and the license; onnx: a graph "
+        "for images of any size, compared with the network in ONNX Runtime before it is written; pt2: the same as a program of "
+        "torch.export. Default: onnx or pt2 if OUT ends in .onnx or .pt2, otherwise safetensors",
     )
+    parser.add_argument(
+        "--fp16", action="store_true", help="onnx, pt2: weights and images in float16; statistics and softmax stay in float32"
+    )
+    parser.add_argument("--opset", type=int, choices=range(18, 24), metavar="N", help="onnx: version of the operators, 18 (default) to 23")
     parser.add_argument(
         "--results",
         type=Path,
@@ -116,7 +128,9 @@ def export() -> argparse.ArgumentParser:
         metavar="FILE",
         help="hub: results.json files of benchmarks for the card. Default: the results of the run",
     )
-    parser.add_argument("--license", metavar="NAME", help="hub: SPDX identifier of the license of the weights, such as Apache-2.0")
+    parser.add_argument(
+        "--license", metavar="NAME", help="hub, onnx, pt2: SPDX identifier of the license of the weights, such as Apache-2.0"
+    )
     parser.add_argument("--license-file", type=Path, metavar="FILE", help="hub: the text of the license, copied to LICENSE")
     parser.add_argument(
         "--training-patch-size",

@@ -1,4 +1,4 @@
-"""Export a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official|hub."""
+"""Export a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT [--format safetensors|official|hub|onnx|pt2]."""
 
 import argparse
 import json
@@ -13,6 +13,8 @@ from irformer.config.saved import CONFIG, read_saved_config
 from irformer.core.trust import Trust
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results
+from irformer.graphs.checkpoint_graphs import export_onnx, export_program
+from irformer.graphs.files import OPSET
 from irformer.reporting.model_card import Training, model_card, write_model_folder
 from irformer.schema.roles import described
 from irformer.training.provenance import PROVENANCE
@@ -20,22 +22,36 @@ from irformer.weights.bundled import WEIGHTS
 from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 from irformer.weights.exports import export_checkpoint
 
-_HUB_ONLY = ("results", "license", "license_file")
+# The formats to which an option applies.
+_APPLIES = {
+    "results": ("hub",),
+    "license": ("hub", "onnx", "pt2"),
+    "license_file": ("hub",),
+    "fp16": ("onnx", "pt2"),
+    "opset": ("onnx",),
+    "training_patch_size": ("official",),
+}
 
 
 def export() -> None:
-    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT --format safetensors|official|hub."""
+    """Write a checkpoint for other tools: python scripts/export.py CHECKPOINT OUT [--format safetensors|official|hub|onnx|pt2]."""
     arguments = command_line.export().parse_args()
     with reporting_user_errors():
-        given = [name for name in _HUB_ONLY if getattr(arguments, name)]
-        if given and arguments.format != "hub":
-            raise UserError(f"--{given[0].replace('_', '-')}: only a model card uses it; omit it or add --format hub")
+        out: Path = arguments.out
+        format: str = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
+        for option, formats in _APPLIES.items():
+            if getattr(arguments, option) and format not in formats:
+                raise UserError(f"--{option.replace('_', '-')}: applies to --format {' and '.join(formats)}, not to {format}; omit it")
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
-        if arguments.format == "hub":
+        if format == "hub":
             _export_folder(checkpoint, arguments)
+        elif format == "onnx":
+            print(export_onnx(checkpoint, out, arguments.fp16, arguments.opset or OPSET, arguments.license))
+        elif format == "pt2":
+            print(export_program(checkpoint, out, arguments.fp16, arguments.license))
         else:
-            export_checkpoint(checkpoint, arguments.out, arguments.format, arguments.training_patch_size)
-    print(f"wrote {arguments.out}")
+            export_checkpoint(checkpoint, out, format, arguments.training_patch_size)
+    print(f"wrote {out}")
 
 
 def _export_folder(checkpoint: Checkpoint, arguments: argparse.Namespace) -> None:

@@ -29,6 +29,8 @@ from irformer.errors import UserError, naming
 from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer, PrecisionOverflowError
 from irformer.evaluation.tiling import TiledRestorer
+from irformer.graphs.checkpoint_graphs import graph_beside
+from irformer.graphs.runtimes import GraphNetwork
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
 from irformer.weights.checkpoints import load_checkpoint
@@ -55,7 +57,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     found = plan(arguments.inputs, arguments.output, Naming(arguments.format, arguments.suffix))
     jobs = [job for job in found.jobs if arguments.overwrite or not job.target.exists()]
     _require_quality_applies(arguments.quality, found.jobs)
-    where = device(arguments.device)
+    where = device("cpu" if arguments.backend != "torch" and arguments.device == "auto" else arguments.device)
     images, scale = _image_restorer(arguments, where)
     if jobs:
         _require_writable(jobs[0].target.parent if len(found.jobs) == 1 else arguments.output)
@@ -67,10 +69,11 @@ def _restore(arguments: argparse.Namespace) -> int:
         "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
         "failed": failed,
         "left": left,
-        "files that are not images": found.ignored,
+        "file that is not an image" if found.ignored == 1 else "files that are not images": found.ignored,
     }
     details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
-    line = f"{len(restored)} images restored x{scale}: {printable(str(arguments.output))}{details}{_remarks(restored, arguments.tile)}"
+    done = f"{_images(len(restored))} restored x{scale}: {printable(str(arguments.output))}"
+    line = f"{done}{details}{_remarks(restored, arguments.tile)}"
     if interrupted and left:
         print(f"interrupted: {line}; rerun the command to restore the rest")
         return INTERRUPTED
@@ -111,9 +114,15 @@ def _failure(job: Job, error: UserError) -> str:
 
 def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple[ImageRestorer, int]:
     """Load the network, and return what restores image files with it, and its scale."""
-    network: Any = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust)).network
+    checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
+    network: Any = checkpoint.network
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
+    if arguments.backend != "torch":
+        for option, value, expected in (("--device", where.type, "cpu"), ("--precision", arguments.precision, "fp32")):
+            if value != expected:
+                raise UserError(f"{option} {value}: --backend {arguments.backend} computes on the CPU in fp32; omit one of them")
+        network = GraphNetwork(graph_beside(checkpoint), arguments.backend)
     network = network.to(where)
     if arguments.memory is not None:
         network = _bounded(network, arguments)
@@ -142,7 +151,7 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     remarks = []
     turned_gray = sum(image.turned_gray for image in restored)
     if turned_gray:
-        remarks.append(f"{turned_gray} color images became gray, because the network is for gray images")
+        remarks.append(f"{_images(turned_gray, 'color image')} became gray, because the network is for gray images")
     tiles = [image.tile for image in restored if image.tile is not None]
     if tiles and tile == "auto":
         sizes = f"{min(tiles)} pixels" if min(tiles) == max(tiles) else f"{min(tiles)} to {max(tiles)} pixels"
@@ -152,8 +161,8 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def _images(count: int, what: str = "image") -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _require_quality_applies(quality: int | None, jobs: Sequence[Job]) -> None:

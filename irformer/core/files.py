@@ -1,6 +1,7 @@
 """Files that survive an interruption: renamed once complete, or truncated to their size at the last checkpoint."""
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -79,6 +80,15 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -9,11 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from irformer.models.any_size import exporting, mask_borders
+from irformer.norms.moments import widened
+
 # Scores that are in memory at a time on the CPU, so that they stay in its cache.
 _SCORES = 1 << 19
 
 # Without a gradient, PyTorch's kernel is the faster one for windows with more scores than this.
 _SMALL = 1 << 14
+
+# Masked pairs of tokens get probabilities of about e^-100. Some processors, Intel's among them, are many times slower with numbers this
+# small (subnormal ones): a training step took up to twice as long. Probabilities below this change no digit of the result and become zero.
+_NEGLIGIBLE = 1e-20
 
 # The memory-efficient kernel of CUDA needs a head size that is a multiple of this (pytorch/pytorch issue 110630).
 _CUDA_HEAD_MULTIPLE = 8
@@ -46,6 +53,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | Non
     Returns:
         [windows, n, heads, d].
     """
+    if exporting():
+        return _attend_in_graph(q, k, v, bias, borders)
     plain = q.device.type == "cpu" and q.dtype == bias.dtype and q.dtype in (torch.float32, torch.float64)
     if plain and not torch.compiler.is_compiling():
         if torch.is_grad_enabled():
@@ -73,6 +82,15 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Border
     upper = torch.cat([part(most, most, bias), part(most, last, at_right)], 2)
     lowest = torch.cat([part(last, most, at_bottom), part(last, last, in_corner)], 2)
     return torch.cat([upper, lowest], 1).flatten(0, 2)
+
+
+def _attend_in_graph(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | None) -> Tensor:
+    """`attend` for a number of windows that is unknown, with scores and softmax in at least float32."""
+    q, k, v = (value.transpose(1, 2) for value in (q, k, v))
+    scores = widened(q / math.sqrt(q.shape[-1]) @ k.mT) + widened(bias)
+    if borders is not None:
+        scores = mask_borders(scores, *borders)
+    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, head_multiple: int | None = None) -> Tensor:
@@ -146,6 +164,8 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: 
                 _mask(scores, borders, chunk)
             p = softmax_space[:count] if probabilities is None else probabilities[head, chunk]
             torch.softmax(scores, -1, out=p)
+            if borders is not None:
+                F.threshold_(p, _NEGLIGIBLE, 0.0)
             out[at] = torch.bmm(v[at].mT, p.mT).mT
     return out
 

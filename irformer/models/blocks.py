@@ -11,6 +11,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from irformer.models.any_size import exporting, pad_by_index
 from irformer.norms import NormScheme
 
 # RGB mean and standard deviation of DIV2K, with which the official networks and official i-LN normalize the input.
@@ -67,6 +68,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
     Reflection needs more pixels than it adds; smaller images are padded by replicating their edge.
     """
+    if exporting():
+        return pad_by_index(x, multiple)
     bottom, right = -x.shape[2] % multiple, -x.shape[3] % multiple
     # Also called if there is nothing to pad: a branch would make torch.compile recompile the network.
     mode = "reflect" if bottom < x.shape[2] and right < x.shape[3] else "replicate"

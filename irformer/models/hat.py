@@ -163,7 +163,7 @@ def overlapping_windows(x: Tensor, window: int, size: int, above: int = 0, below
     margin = (size - window) // 2
     x = F.pad(x, (0, 0, margin, margin, margin - above, margin - below))
     x = x.unfold(1, size, window).unfold(2, size, window)
-    return x.permute(0, 1, 2, 4, 5, 3).reshape(-1, size * size, x.shape[3])
+    return x.permute(0, 1, 2, 4, 5, 3).contiguous().view(-1, size * size, x.shape[3])
 
 
 def overlapping_positions(window: int, size: int) -> Tensor:

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from irformer.models.any_size import exporting
 from irformer.models.blocks import Blocks, Channels, Count, InputScaling, Ratio, Scale, apply_group, pad_to_multiple
 from irformer.models.interface import TestPadding
 from irformer.norms import NormScheme, residual
+from irformer.norms.moments import widened
 
 
 class TransposedAttention(nn.Module):
@@ -51,8 +53,10 @@ class TransposedAttention(nn.Module):
         # scores are a small matrix, and two matrix products were 25 % faster (CPU, 48 channels, 128 x 128 pixels).
         # In float16, normalize's own eps is 0: the norm of a channel that is zero would be divided by zero.
         eps = max(1e-12, torch.finfo(x.dtype).tiny)
+        if exporting():  # sums over all pixels
+            q, k = widened(q), widened(k)
         scores = F.normalize(q, dim=-1, eps=eps) @ F.normalize(k, dim=-1, eps=eps).transpose(-2, -1) * self.temperature
-        return self.project_out((scores.softmax(-1) @ v).reshape(B, C, H, W))
+        return self.project_out((scores.softmax(-1).to(v.dtype) @ v).reshape(B, C, H, W))
 
 
 class GatedFeedForward(nn.Module):

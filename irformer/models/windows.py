@@ -12,14 +12,15 @@ def partition_windows(x: Tensor, window: int) -> Tensor:
     """Split [B, H, W, C] into windows: [B, H / window, W / window, window^2, C]. H and W are multiples of `window`."""
     B, H, W, C = x.shape
     x = x.view(B, H // window, window, W // window, window, C)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // window, W // window, window * window, C)
+    # Not reshape, which asks whether the windows are contiguous already: for an exported graph, the answer depends on the size.
+    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(B, H // window, W // window, window * window, C)
 
 
 def merge_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     """Reverse `partition_windows`: [..., window^2, C] to [B, height, width, C]."""
     C = windows.shape[-1]
     x = windows.view(-1, height // window, width // window, window, window, C)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, C)
+    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, height, width, C)
 
 
 def shifted_window_masks(window: int, shift: int) -> Tensor:
