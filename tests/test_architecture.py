@@ -23,7 +23,7 @@ LAYERS = (
     {"data"},
     {"schema"},
     {"weights", "dynamics", "precision"},
-    {"evaluation"},
+    {"evaluation", "graphs"},
     {"reporting"},
     {"config"},
     {"training"},
@@ -122,7 +122,9 @@ def test_frameworks_are_used_only_where_they_belong(framework: str) -> None:
 def test_data_weights_and_evaluation_load_without_a_framework(framework: str) -> None:
     """In a process of its own, since some library might import it too."""
     lower = [
-        name for name in sorted(MODULES) if room(name) in {"models", "tasks", "data", "weights", "evaluation", "dynamics", "reporting"}
+        name
+        for name in sorted(MODULES)
+        if room(name) in {"models", "tasks", "data", "weights", "evaluation", "graphs", "dynamics", "reporting"}
     ]
     code = (
         f"import sys, importlib\nfor name in {lower}: importlib.import_module('irformer.' + name)\nsys.exit({framework!r} in sys.modules)"

@@ -4,7 +4,7 @@ import copy
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from irformer.core.files import write_atomically
 from irformer.core.version import __version__
 from irformer.errors import UserError
-from irformer.graphs.agreement import DECIBELS, RELATIVE, SIZES, Agreement, agreements, described, misses
+from irformer.graphs.agreement import DECIBELS, RELATIVE, SIZES, Agreement, Size, agreements, described, misses
 from irformer.graphs.operators import REWRITES
 from irformer.graphs.runtimes import GraphNetwork, required
 from irformer.graphs.tracing import GraphPrecision, quiet, reason, trace
@@ -46,7 +46,9 @@ class Written:
         return f"{self.precision}, {'PSNR against' if self.precision != 'fp32' else 'largest difference from'} the network: {words}"
 
 
-def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, opset: int = OPSET) -> Written:
+def write_onnx(
+    network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, opset: int = OPSET, sizes: Sequence[Size] = SIZES
+) -> Written:
     """Write a network as ONNX: one input `input` and one output `output`, for any number of images of any size.
 
     Padding and cropping are part of the graph. The metadata contains the facts, and scale, channels, size_multiple and precision.
@@ -58,6 +60,7 @@ def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: b
         half: weights, images and most operations in float16; statistics and softmax stay in float32, as does the residual stream if float16
             alone misses 50 dB.
         opset: version of ONNX's operators, one of `OPSETS`.
+        sizes: the sizes of images at which the graph is compared with the network.
 
     Raises:
         UserError: a package is missing, the network cannot be traced, the graph differs too much from the network (more than 1e-4 relative
@@ -74,10 +77,10 @@ def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: b
         exported.model.metadata_props.update(facts | _own_facts(network, precision))
         exported.save(temporary, external_data=False)
 
-    return _write(network, path, half, save, lambda file: GraphNetwork(file, "onnxruntime"))
+    return _write(network, path, half, sizes, save, lambda file: GraphNetwork(file, "onnxruntime"))
 
 
-def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False) -> Written:
+def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, sizes: Sequence[Size] = SIZES) -> Written:
     """Write a network as a program of torch.export, for any number of images of any size; `torch.export.load(path).module()` runs it.
 
     Args:
@@ -85,6 +88,7 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
         path: the file, ending in .pt2.
         facts: metadata to store in the file, as JSON under metadata.json.
         half: as in `write_onnx`.
+        sizes: as in `write_onnx`.
 
     Raises:
         UserError: as in `write_onnx`.
@@ -102,7 +106,7 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
             module = torch.export.load(io.BytesIO(file.read_bytes())).module()
         return lambda images: module(images.half() if half else images).float()
 
-    return _write(network, path, half, save, reopen)
+    return _write(network, path, half, sizes, save, reopen)
 
 
 def onnx_program(program: ExportedProgram, opset: int) -> Any:
@@ -132,6 +136,7 @@ def _write(
     network: nn.Module,
     path: Path,
     half: bool,
+    sizes: Sequence[Size],
     save: Callable[[ExportedProgram, GraphPrecision, Path], None],
     reopen: Callable[[Path], Callable[[Tensor], Tensor]],
 ) -> Written:
@@ -145,7 +150,7 @@ def _write(
         for precision in precisions:
             save(trace(reference, precision), precision, temporary)
             found = []
-            for agreement in agreements(reopen(temporary), reference, channels, SIZES):
+            for agreement in agreements(reopen(temporary), reference, channels, sizes):
                 found.append(agreement)
                 if misses(agreement, half):
                     break
