@@ -58,12 +58,14 @@ def create_model(
 def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, trust: Sequence[str] = ()) -> nn.Module:
     """Load a trained network from the folder of a run or a weights file: irformer's, official, or of any network that spandrel supports.
 
+    Weights on the Hugging Face Hub have the address `hf://OWNER/REPO[@REVISION][/FILE]`. They need the extra `irformer[hub]`.
+
     >>> load_network("epoch=0.ckpt")
     Traceback (most recent call last):
     irformer.errors.UserError: epoch=0.ckpt: no such file; expected a run's folder or a weights file (.safetensors, .pth, .pt, .ckpt)
 
     Args:
-        path: folder or file.
+        path: folder, file or address. An address without a file means model.safetensors, or the only .safetensors file.
         overrides: changes to the arguments inferred from the file, by dotted keys, e.g. `{"pixel_range": 255.0}`.
         trust: packages besides irformer whose classes the file may name, e.g. `["mypkg"]`; only for files from a known source. Packages
             in the environment variable IRFORMER_TRUST (separated by commas) are added.
@@ -79,7 +81,7 @@ def load_network(path: str | Path, overrides: Mapping[str, Any] | None = None, t
     from irformer.core.trust import Trust
     from irformer.weights.checkpoints import load_checkpoint
 
-    return load_checkpoint(Path(path), with_named_norms(overrides or {}), Trust(trust)).network
+    return load_checkpoint(path, with_named_norms(overrides or {}), Trust(trust)).network
 
 
 def bounded(network: nn.Module, memory: str | int = "auto") -> nn.Module:

@@ -90,6 +90,11 @@ def export() -> None:
     entry("irformer.commands.export:export", options_of="export")
 
 
+def inspect() -> None:
+    """Run `irformer-inspect`."""
+    entry("irformer.commands.inspect:inspect", options_of="inspect")
+
+
 def prepare_data() -> None:
     """Run `irformer-prepare-data`."""
     entry("irformer.commands.prepare_data:prepare_data", options_of="prepare_data")

@@ -25,6 +25,7 @@ LAYERS = (
     {"weights", "dynamics", "precision"},
     {"evaluation", "graphs"},
     {"reporting"},
+    {"inspection"},
     {"config"},
     {"training"},
     {"runs"},
@@ -124,7 +125,7 @@ def test_data_weights_and_evaluation_load_without_a_framework(framework: str) ->
     lower = [
         name
         for name in sorted(MODULES)
-        if room(name) in {"models", "tasks", "data", "weights", "evaluation", "graphs", "dynamics", "reporting"}
+        if room(name) in {"models", "tasks", "data", "weights", "evaluation", "graphs", "dynamics", "reporting", "inspection"}
     ]
     code = (
         f"import sys, importlib\nfor name in {lower}: importlib.import_module('irformer.' + name)\nsys.exit({framework!r} in sys.modules)"

@@ -87,8 +87,18 @@ ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "SwinIR": ("SwinIR", {**_TRANSFORMER, "upsampler": "pixelshuffle"}),
     "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 8, "depths": [1] * 9, "num_heads": [1] * 9}),
 }
+# Groups that a network calls part by part.
+NEVER_CALLED: dict[str, set[str]] = {}
 # Not compared with spandrel; docs/community.md explains why.
 NOT_COMPARED = {"AuraSR", "GFPGAN", "LaMa"}
+
+
+def seen_groups(network: CommunityNetwork) -> set[str]:
+    """The names of the groups that are called from now on."""
+    ran: set[str] = set()
+    for name, group in network.groups.items():
+        group.register_forward_hook(lambda _m, _i, _o, name=name: ran.add(name))
+    return ran
 
 
 def build(architecture: str) -> nn.Module:
@@ -130,6 +140,7 @@ def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_pa
     found = load_community(state)
     assert found is not None
     restorer = NetworkRestorer(found[0], "network")
+    ran = seen_groups(found[0])
     safetensors.torch.save_file({name: value.clone() for name, value in state.items()}, tmp_path / "in.safetensors")
     side = 64 if architecture == "RestoreFormer" else 32  # it downsamples by 32 before its norms
     right, bottom = descriptor.size_requirements.get_padding(side, side)
@@ -141,6 +152,8 @@ def test_a_network_gives_what_spandrel_gives_and_comes_back_from_our_file(tmp_pa
             expected = to_image(descriptor(to_tensor(image)))
         assert output.shape == expected.shape
         assert np.array_equal(output, expected) == (architecture != "CRAFT")
+    assert found[0].groups, "every network has repeated parts"
+    assert ran == set(found[0].groups) - NEVER_CALLED.get(architecture, set())
     if architecture in ("SwinIR", "HAT", "DRCT"):  # loaded from files, these are irformer's networks: test_exports.py
         return
     export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", "safetensors")

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from irformer import create_model
 from irformer.commands.tables import HEIGHT, WIDTH, models_page, normalizes_over, norms_page, tasks_page
 from irformer.config.compose import instantiate, norm_config
-from irformer.speed.floors import count_flops
+from irformer.models.flops import count_flops
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from irformer.evaluation.ensemble import SelfEnsemble
 from irformer.evaluation.restorers import NetworkRestorer
 from irformer.evaluation.tiling import TiledRestorer
 from irformer.imaging.images import OutOfMemoryError, decode_image, read_image, write_image
-from irformer.precision import in_precision
+from irformer.precision import in_precision, scale_stream
 from irformer.weights.checkpoints import load_checkpoint, save_network
 
 REPOSITORY = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ def tree(folder: Path) -> list[str]:
 def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     (place / "photos" / "notes.txt").touch()
     (place / "photos" / ".hidden.png").touch()
-    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 files that are not images", "")
+    assert typed("photos", "out") == (0, "3 images restored x2: out; 1 file that is not an image", "")
     assert tree(place / "out") == ["a.png", "sub/b.png", "sub/deep/c.png"]
     assert read_image(place / "out" / "sub" / "deep" / "c.png").shape == (24, 32, 3)
     (place / "out" / "a.png").write_bytes(b"mine")
@@ -81,7 +82,7 @@ def test_a_folder_keeps_its_tree_and_a_second_run_skips(typed, place, attempts):
     status, line, _ = typed("photos", "out")
     assert (status, line) == (
         0,
-        "1 images restored x2: out; 2 already present, --overwrite replaces them; 1 files that are not images",
+        "1 image restored x2: out; 2 already present, --overwrite replaces them; 1 file that is not an image",
     )
     assert (place / "out" / "a.png").read_bytes() == b"mine"
     assert typed("photos", "out", "--overwrite")[1].startswith("3 images restored")
@@ -282,7 +283,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_no_half_file(typed, place, m
 
     monkeypatch.setattr(Path, "write_bytes", full)
     status, said, error = typed("photos", "out")
-    assert (status, said) == (3, "1 images restored x2: out; 1 failed; 1 left")
+    assert (status, said) == (3, "1 image restored x2: out; 1 failed; 1 left")
     assert (
         error == "failed: out/sub/b.png: cannot be written (No space left on device): free some space or choose another OUTPUT; stopped\n"
     )
@@ -321,7 +322,7 @@ def test_every_kind_of_image_keeps_its_kind(typed, place, attempts, kind, channe
     found = decode_image(place / "out.png")
     most = np.iinfo(pixels.dtype).max
     turned_gray = channels == 1 and pixels.shape[2] == 3
-    assert ("1 color images became gray" in line) == turned_gray
+    assert ("1 color image became gray" in line) == turned_gray
 
     def expected(plane):
         x = torch.from_numpy(np.repeat(plane, channels if plane.shape[2] == 1 else 1, 2).astype(np.float32) / most)
@@ -365,7 +366,7 @@ def test_a_name_that_is_no_utf_8(place, attempts):
     done = process(place, "odd", os.fsdecode(b"out\xe9"))
     status = done.wait(120)
     out, error = done.communicate()
-    assert (status, out) == (3, b"1 images restored x2: out\\xe9; 1 failed\n"), error
+    assert (status, out) == (3, b"1 image restored x2: out\\xe9; 1 failed\n"), error
     assert error.startswith(b"failed: odd/bad\\xe9.png: ")
     assert [path.name for path in (place / os.fsdecode(b"out\xe9")).iterdir()] == [name]
     attempts.handled("restore")
@@ -440,7 +441,7 @@ def test_a_folder_of_every_kind_of_file(typed, place, attempts):
     (folder / "gone.png").symlink_to("nowhere.png")
 
     status, line, error = typed("all", "out", "--suffix", "_x2")
-    assert (status, line) == (3, "26 images restored x2: out; 5 failed; 1 files that are not images")
+    assert (status, line) == (3, "26 images restored x2: out; 5 failed; 1 file that is not an image")
     failed = [word.split(":")[1].strip() for word in error.splitlines()]
     assert failed == [f"all/{name}" for name in ("cmyk.jpg", "cut.jpg", "empty.png", "gone.png", "scratched.tif")]
     assert len(tree(place / "out")) == 26
@@ -506,7 +507,7 @@ def test_quality_and_names_that_do_not_apply(typed, place, attempts):
 
 
 @pytest.mark.parametrize("words", [("--tile", "big"), ("--tile", "0"), ("--quality", "0"), ("--overlap", "-1"), ("--workers", "0"),
-                                   ("--suffix", "a/b"), ("--format", "gif")])  # fmt: skip
+                                   ("--memory", "lots"), ("--memory", "0GB"), ("--suffix", "a/b"), ("--format", "gif")])  # fmt: skip
 def test_options_that_make_no_sense_are_usage_errors(typed, attempts, words):
     status, _, error = typed("photos", "out", *words)
     assert status == 2
@@ -518,7 +519,7 @@ def test_patterns_keep_the_tree_below_their_fixed_part(typed, place, attempts):
     (place / "photos" / "sub" / "notes.txt").touch()
     assert typed("photos/**/*.png", "out")[:2] == (0, "2 images restored x2: out")
     assert tree(place / "out") == ["a.png", "sub/b.png"]
-    assert typed("photos/s*", "more")[:2] == (0, "2 images restored x2: more; 1 files that are not images")
+    assert typed("photos/s*", "more")[:2] == (0, "2 images restored x2: more; 1 file that is not an image")
     assert tree(place / "more") == ["sub/b.png", "sub/deep/c.png"]
     attempts.handled("restore")
 
@@ -555,9 +556,56 @@ def test_tiles_and_the_ensemble_change_the_network_alone(typed, place, attempts)
     }
     for words, expected in cases.items():
         status, line, error = typed("in.png", "out.png", "--overwrite", *words)
-        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert (status, line, error) == (0, "1 image restored x2: out.png", "")
         assert np.array_equal(read_image(place / "out.png"), expected), words
         attempts.handled("restore")
+
+
+def test_a_memory_bound_changes_no_image(typed, place, attempts):
+    image = picture(40, 56)
+    write_image(place / "in.png", image)
+    network = load_checkpoint(place / "w.safetensors").network
+    expected = NetworkRestorer(network, "reflect_min")(image).astype(int)
+    for words, most in (
+        (("--memory", "300MB"), 1),
+        (("--memory", "auto", "--tile", "off"), 1),
+        (("--memory", "1GB", "--precision", "bf16"), 8),
+    ):
+        status, line, error = typed("in.png", "out.png", "--overwrite", *words)
+        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert np.abs(read_image(place / "out.png") - expected).max() <= most, words
+        attempts.handled("restore")
+
+
+def test_a_memory_bound_that_cannot_be_kept_is_refused(typed, place, attempts):
+    for words, message in (
+        (("--memory", "1GB", "--tile", "64"), "error: --tile 64: --memory restores whole images in bands, without tiles"),
+        (("--memory", "1GB", "--precision", "fp16_safe"), "error: --precision fp16_safe: --memory computes in one precision only"),
+    ):
+        status, _, error = typed("photos", "out", *words)
+        assert (status, error.count("\n")) == (1, 1)
+        assert error.startswith(message)
+        attempts.refused("restore")
+    status, _, error = typed("photos", "out", "--memory", "1MB")
+    assert status == 3
+    assert "memory=1 MB: too little for 16x12 pixels, which need at least " in error
+    attempts.refused("restore")
+
+
+def test_a_precision_that_overflows_stops_before_anything_is_written(typed, place, monkeypatch, attempts):
+    loaded = load_checkpoint(place / "w.safetensors")
+    scaled = replace(loaded, network=scale_stream(loaded.network, 2.0**24))
+    monkeypatch.setattr("irformer.commands.restore.load_checkpoint", lambda *_, **__: scaled)
+    status, _, error = typed("photos", "out", "--precision", "fp16")
+    assert (status, error.count("\n"), tree(place / "out")) == (1, 1, [])
+    assert error.startswith("error: photos/a.png: precision fp16: activations overflow in ")
+    assert error.endswith("use precision fp16_safe, bf16 or fp32\n")
+    attempts.refused("restore")
+    status, line, error = typed("photos", "out", "--precision", "fp16_safe")
+    assert (status, line, error) == (0, "3 images restored x2: out", "")
+    expected = NetworkRestorer(loaded.network, "reflect_min")(read_image(place / "photos" / "a.png")).astype(int)
+    assert np.abs(read_image(place / "out" / "a.png") - expected).max() <= 1
+    attempts.handled("restore")
 
 
 def test_an_image_that_does_not_fit_is_restored_in_tiles_and_the_last_line_says_so(typed, place, monkeypatch, attempts):

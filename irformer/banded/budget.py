@@ -1,13 +1,17 @@
-"""Amounts of memory: in words, and what is free."""
+"""Amounts of memory: in words, and what is free. Importing it loads no torch, so that a command line is checked at once."""
+
+from __future__ import annotations
 
 import ctypes
 import re
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from irformer.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 # Of the free memory, the part that `auto` takes; other processes need some, too.
@@ -44,6 +48,8 @@ def free_bytes(device: torch.device) -> int:
         UserError: the system does not say.
     """
     if device.type == "cuda":
+        import torch
+
         return int(_AUTO * torch.cuda.mem_get_info(device)[0])
     file = Path("/proc/meminfo")
     if device.type != "cpu" or not file.exists():

@@ -8,14 +8,18 @@ import argparse
 import os
 from pathlib import Path
 
+from irformer.banded.budget import parse_bytes
 from irformer.core.trust import add_trust_option
 from irformer.datasets.origins import GROUPS
+from irformer.errors import UserError
 
 _RESTORED_NAMES = (
     "If INPUT or OUTPUT is a folder, images are written as PNG (--format): a.jpg becomes OUTPUT/a.png, and FOLDER/sub/a.jpg becomes "
     "OUTPUT/sub/a.png, or OUTPUT/FOLDER/sub/a.png if there are several INPUTs. Images whose names would collide keep their suffix: a.png "
     "and a.jpg become a.png.png and a.jpg.png. A quoted pattern such as 'photos/**/*.jpg' keeps the tree below photos."
 )
+
+_CHECKPOINT = "a run's folder, a weights file, or hf://OWNER/REPO[@REVISION][/FILE]"
 
 DEFAULT_CHECKPOINT: Path | None = None
 """The checkpoint of restore.py if none is given; None means that one is required."""
@@ -40,7 +44,7 @@ def restore() -> argparse.ArgumentParser:
         type=Path,
         required=DEFAULT_CHECKPOINT is None,
         default=DEFAULT_CHECKPOINT,
-        help="a run's folder or a weights file",
+        help=_CHECKPOINT,
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs; otherwise they are skipped")
@@ -63,6 +67,13 @@ def restore() -> argparse.ArgumentParser:
         metavar="auto|N|off",
         help="side of the tiles in input pixels, which bounds memory; auto (the default) restores the whole image, and only if memory does "
         "not suffice, halves the tile until it does; off never uses tiles",
+    )
+    network.add_argument(
+        "--memory",
+        type=_memory,
+        metavar="SIZE|auto",
+        help="restore whole images within this bound, such as 2GB, in bands instead of tiles: the same result as without a bound; auto "
+        "takes 80 %% of the memory that is free. For irformer's own networks",
     )
     network.add_argument("--overlap", type=_overlap, default=32, metavar="N", help="overlap of tiles in input pixels (default 32)")
     network.add_argument("--ensemble", action="store_true", help="average over 8 flips and rotations: slightly better, 8 times slower")
@@ -95,7 +106,7 @@ def export() -> argparse.ArgumentParser:
         description="Export the network of a checkpoint to a file that irformer, the official code or another runtime loads, or to a "
         "folder for a hub."
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a weights file")
+    parser.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
     parser.add_argument("out", type=Path, help="the file to write, or the folder with --format hub")
     parser.add_argument(
         "--format",
@@ -128,6 +139,21 @@ def export() -> argparse.ArgumentParser:
         help="official SwinIR and DRCT: size of the attention masks in the file, as in the option of SwinIR's test script: 48 or 64 for "
         "classical super-resolution. Default: 64; 128 for denoising, 126 for JPEG artifacts",
     )
+    add_trust_option(parser)
+    return parser
+
+
+def inspect() -> argparse.ArgumentParser:
+    """Return the parser of inspect.py."""
+    parser = argparse.ArgumentParser(
+        description="Show what a checkpoint is, how large its features are on photos that come with scikit-image, and which precision is "
+        "safe for it: safe in fp16, safe with fp32 residual stream (fp16_safe), or bf16 only, with the numbers that decide.",
+    )
+    parser.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
+    parser.add_argument("--size", type=_positive, default=64, metavar="N", help="side of the photos in input pixels (default 64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file; - prints it instead of the tables")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write a self-contained HTML page with figures")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     add_trust_option(parser)
     return parser
 
@@ -266,6 +292,14 @@ def _tile(text: str) -> int | str:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text}: expected auto, off, or a number of pixels")
     return _positive(text)
+
+
+def _memory(text: str) -> str:
+    try:
+        parse_bytes(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _overlap(text: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from irformer.banded.bounded import BoundedNetwork
 from irformer.commands import command_line
 from irformer.commands.common import device, reporting_user_errors
 from irformer.commands.restore_images import Encoded, ImageRestorer
@@ -26,14 +27,13 @@ from irformer.core.memory import memory_limit
 from irformer.core.trust import Trust
 from irformer.errors import UserError, naming
 from irformer.evaluation.ensemble import SelfEnsemble
-from irformer.evaluation.restorers import NetworkRestorer
+from irformer.evaluation.restorers import NetworkRestorer, PrecisionOverflowError
 from irformer.evaluation.tiling import TiledRestorer
 from irformer.graphs.checkpoint_graphs import graph_beside
 from irformer.graphs.runtimes import GraphNetwork
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
-from irformer.precision import in_precision
-from irformer.weights.checkpoints import load_checkpoint
+from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 
 SOME_FAILED = 3
 INTERRUPTED = 130
@@ -69,10 +69,11 @@ def _restore(arguments: argparse.Namespace) -> int:
         "already present, --overwrite replaces them": len(found.jobs) - len(jobs),
         "failed": failed,
         "left": left,
-        "files that are not images": found.ignored,
+        "file that is not an image" if found.ignored == 1 else "files that are not images": found.ignored,
     }
     details = "".join(f"; {count} {what}" for what, count in rest.items() if count)
-    line = f"{len(restored)} images restored x{scale}: {printable(str(arguments.output))}{details}{_remarks(restored, arguments.tile)}"
+    done = f"{_images(len(restored))} restored x{scale}: {printable(str(arguments.output))}"
+    line = f"{done}{details}{_remarks(restored, arguments.tile)}"
     if interrupted and left:
         print(f"interrupted: {line}; rerun the command to restore the rest")
         return INTERRUPTED
@@ -85,6 +86,9 @@ def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tu
 
     Returns:
         The restored images without their data, the number of those that failed, and whether the user interrupted.
+
+    Raises:
+        UserError: activations overflow in the network's precision before any image is restored.
     """
     pipeline = Pipeline(images.read, images.restore, images.encode, images.write, workers)
     restored: list[Encoded] = []
@@ -93,6 +97,8 @@ def _restore_all(images: ImageRestorer, jobs: Sequence[Job], workers: int) -> tu
         for job, outcome in pipeline.run(jobs, lambda: interrupt.received):
             if isinstance(outcome, Encoded):
                 restored.append(replace(outcome, data=b""))
+            elif isinstance(outcome, PrecisionOverflowError) and not restored:
+                raise UserError(_failure(job, outcome))  # the other images would most likely fail as well
             else:
                 failed += 1
                 progress.write(f"failed: {_failure(job, outcome)}")
@@ -113,21 +119,42 @@ def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
     if arguments.backend != "torch":
-        for option, value, expected in (("--device", where.type, "cpu"), ("--precision", arguments.precision, "fp32")):
-            if value != expected:
-                raise UserError(f"{option} {value}: --backend {arguments.backend} computes on the CPU in fp32; omit one of them")
-        network = GraphNetwork(graph_beside(checkpoint), arguments.backend)
+        network = _in_runtime(checkpoint, arguments, where)
     network = network.to(where)
-    if arguments.precision != "fp32":
-        network = in_precision(network, arguments.precision).network
+    if arguments.memory is not None:
+        network = _bounded(network, arguments)
     if arguments.ensemble:
         network = SelfEnsemble(network)
-    whole = NetworkRestorer(network, "reflect_min", where)
-    if arguments.tile == "off":
+    whole = NetworkRestorer(network, "reflect_min", where, arguments.precision)
+    if arguments.tile == "off" or arguments.memory is not None:
         return ImageRestorer(whole, network.in_channels, arguments.quality), network.scale
     with naming("--"):
         tiled = TiledRestorer(whole, arguments.tile, arguments.overlap)
     return ImageRestorer(tiled, network.in_channels, arguments.quality), network.scale
+
+
+def _in_runtime(checkpoint: Checkpoint, arguments: argparse.Namespace, where: torch.device) -> GraphNetwork:
+    """Return the network of a checkpoint in a runtime, from the ONNX file beside the checkpoint."""
+    for option, value, expected in (
+        ("device", where.type, "cpu"),
+        ("precision", arguments.precision, "fp32"),
+        ("memory", arguments.memory, None),
+    ):
+        if value != expected:
+            raise UserError(
+                f"--{option} {value}: --backend {arguments.backend} computes whole images or tiles on the CPU in fp32; omit one"
+            )
+    return GraphNetwork(graph_beside(checkpoint), arguments.backend)
+
+
+def _bounded(network: Any, arguments: argparse.Namespace) -> BoundedNetwork:
+    """Return the network in bands that need no more memory than the user allows."""
+    if arguments.tile not in ("auto", "off"):
+        raise UserError(f"--tile {arguments.tile}: --memory restores whole images in bands, without tiles; give only one of the two")
+    if arguments.precision == "fp16_safe":
+        raise UserError("--precision fp16_safe: --memory computes in one precision only, expected fp32, bf16 or fp16; use bf16")
+    with naming("--memory: "):
+        return BoundedNetwork(network, arguments.memory)
 
 
 def _remarks(restored: list[Encoded], tile: int | str) -> str:
@@ -135,7 +162,7 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     remarks = []
     turned_gray = sum(image.turned_gray for image in restored)
     if turned_gray:
-        remarks.append(f"{turned_gray} color images became gray, because the network is for gray images")
+        remarks.append(f"{_images(turned_gray, 'color image')} became gray, because the network is for gray images")
     tiles = [image.tile for image in restored if image.tile is not None]
     if tiles and tile == "auto":
         sizes = f"{min(tiles)} pixels" if min(tiles) == max(tiles) else f"{min(tiles)} to {max(tiles)} pixels"
@@ -145,8 +172,8 @@ def _remarks(restored: list[Encoded], tile: int | str) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def _images(count: int, what: str = "image") -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _require_quality_applies(quality: int | None, jobs: Sequence[Job]) -> None:

@@ -17,10 +17,10 @@ from irformer.config.compose import compose, instantiate, model_config, norm_con
 from irformer.core.files import write_atomically
 from irformer.core.folders import CONFIGS
 from irformer.datasets.origins import ORIGINS
+from irformer.models.flops import count_flops
 from irformer.norms import NormScheme
 from irformer.schema.reference import read_yaml, words
 from irformer.schema.roles import network_arguments
-from irformer.speed.floors import count_flops
 from irformer.tasks.degradations import Downscale, FromFiles, GaussianNoise, Jpeg
 from irformer.tasks.task import Task
 

@@ -50,10 +50,7 @@ def measure_weights(network: nn.Module, energy: Vector | None) -> list[MeasuredW
     measured = []
     vectors = final_vectors(network)
     if energy is not None and vectors:
-        correlations = {f"{name}_correlation": rank_correlation(np.abs(vector), energy) for name, vector in vectors.items()}
-        # Undefined as long as all entries are equal, as at initialization.
-        correlations = {name: value for name, value in correlations.items() if not math.isnan(value)}
-        measured.append(MeasuredWeights(FINAL_NORM, 0, FINAL_NORM, correlations))
+        measured.append(MeasuredWeights(FINAL_NORM, 0, FINAL_NORM, magnitude_correlations(vectors, energy)))
     for index, (name, table) in enumerate(position_biases(network).items()):
         measured.append(MeasuredWeights(POSITION_BIAS, index, name, {"smoothness": smoothness(table)}))
     sets = scale_invariant_weights(network)
@@ -63,9 +60,27 @@ def measure_weights(network: nn.Module, energy: Vector | None) -> list[MeasuredW
     return measured
 
 
+def magnitude_correlations(vectors: Mapping[str, Vector], energy: Vector) -> dict[str, float]:
+    """Return the rank correlation of |weight| and |bias| of a norm with the magnitude of the channels that it reads.
+
+    Args:
+        vectors: the vectors [C] by name, see `norm_vectors`.
+        energy: `channel_energy` [C] of what the norm reads.
+
+    Returns:
+        weight_correlation and bias_correlation; a vector with equal entries, as at initialization, has none.
+    """
+    correlations = {f"{name}_correlation": rank_correlation(np.abs(vector), energy) for name, vector in vectors.items()}
+    return {name: value for name, value in correlations.items() if not math.isnan(value)}
+
+
 def final_vectors(network: nn.Module) -> dict[str, Vector]:
     """Return the weight and the bias [C] of a network's final norm, as far as it has them."""
-    norm = final_norm_of(network)
+    return norm_vectors(final_norm_of(network))
+
+
+def norm_vectors(norm: nn.Module | None) -> dict[str, Vector]:
+    """Return the weight and the bias [C] of a norm, as far as it has them."""
     found = {name: getattr(norm, name, None) for name in ("weight", "bias")}
     return {name: to_array(vector) for name, vector in found.items() if isinstance(vector, Tensor) and vector.dim() == 1}
 

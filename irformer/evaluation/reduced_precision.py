@@ -106,5 +106,5 @@ def _in_words(counts: dict[str, int], record: PrecisionRecord) -> str:
     if spoiled:
         what += f" ({sum(counts.values()):,} values), which are measured as black"
     if record.first_overflow is not None:
-        return f"{what}; activations overflow first in {layer}"
+        return f"{what}; activations overflow first in {layer}; use {record.wider}"
     return f"{what}; largest activation {largest:.4g} ({layer})"

@@ -90,7 +90,7 @@ class TiledRestorer:
         """Restore an image like a call, and also return the side of its tiles, or None if it was restored as a whole.
 
         Raises:
-            NonFiniteOutputError: the network's output is not finite.
+            NonFiniteOutputError: the network's output is not finite, or an activation is beyond the range of its precision.
             RuntimeError: the network fails; `is_out_of_memory` tells whether for lack of memory.
         """
         if self.tile != "auto":
@@ -156,8 +156,7 @@ class TiledRestorer:
         sums: Tensor | None = None
         for left in lefts:
             x = to_tensor(strip[:, left : left + tile_width]).to(self.restorer.device)
-            with torch.no_grad():
-                tile = self.restorer.network(x).float()
+            tile = self.restorer.apply(x).float()
             if sums is None:
                 sums = tile.new_zeros(*tile.shape[:3], strip.shape[1] * scale)
                 if unfinished is not None:

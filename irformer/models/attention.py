@@ -18,6 +18,10 @@ _SCORES = 1 << 19
 # Without a gradient, PyTorch's kernel is the faster one for windows with more scores than this.
 _SMALL = 1 << 14
 
+# Masked pairs of tokens get probabilities of about e^-100. Some processors, Intel's among them, are many times slower with numbers this
+# small (subnormal ones): a training step took up to twice as long. Probabilities below this change no digit of the result and become zero.
+_NEGLIGIBLE = 1e-20
+
 # The memory-efficient kernel of CUDA needs a head size that is a multiple of this (pytorch/pytorch issue 110630).
 _CUDA_HEAD_MULTIPLE = 8
 
@@ -160,6 +164,8 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: 
                 _mask(scores, borders, chunk)
             p = softmax_space[:count] if probabilities is None else probabilities[head, chunk]
             torch.softmax(scores, -1, out=p)
+            if borders is not None:
+                F.threshold_(p, _NEGLIGIBLE, 0.0)
             out[at] = torch.bmm(v[at].mT, p.mT).mT
     return out
 

@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 # A matrix is folded until it has this many columns or more, and this many rows or fewer.
 _COLUMNS = 512
 _ROWS = 4096
+# Features with this many values or fewer take plain operations: they stay in the cache, and the number of calls decides.
+_SMALL = 65_536
 
 
 class Moments(NamedTuple):
@@ -174,10 +176,12 @@ def _cpu_moments(x: Tensor, axes: list[int]) -> Moments:
 
 
 def _columns(rows: int, channels: int) -> int | None:
-    """Return into how many columns a matrix [rows, channels] is folded, a multiple of the channels; None if it cannot be folded well.
+    """Return into how many columns a matrix [rows, channels] is folded, a multiple of the channels; None if folding does not pay.
 
     Few columns fit the fastest cache, but their sums are over many rows: rounding errors grow with them.
     """
+    if rows * channels <= _SMALL:
+        return None
     folds = 1
     while (folds * channels < _COLUMNS or rows > folds * _ROWS) and rows % (2 * folds) == 0:
         folds *= 2

@@ -7,6 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irformer.banded.bounded import BoundedNetwork
+
+
+def watchable_layers(network: nn.Module) -> list[str]:
+    """Return the names of the modules with weights. Those of a network in bands are left out, because it refuses hooks."""
+    bounded = tuple(f"{name}." if name else "" for name, module in network.named_modules() if isinstance(module, BoundedNetwork))
+    return [
+        name
+        for name, module in network.named_modules()
+        if name and next(module.parameters(), None) is not None and not name.startswith(bounded)
+    ]
+
 
 class ActivationWatch:
     """Watches the layers of a network and its output. It reads nothing from the device until it is asked.

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from irformer.core.words import nearest
 from irformer.errors import UserError
 from irformer.models.interface import require_images
-from irformer.precision.activations import ActivationWatch
+from irformer.precision.activations import ActivationWatch, watchable_layers
 from irformer.precision.half_precision import to_half, to_safe_half, widen
 from irformer.precision.quantization import Calibration, quantize_network
 
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4", "fp16_safe"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BITS: dict[str, int] = {"int8": 8, "int4": 4}
+# Precisions with more range, which do not overflow where another one does.
+_WIDER = {"fp16": "fp16_safe, bf16 or fp32", "fp16_safe": "bf16 or fp32"}
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _WORDS = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _SAFE = (
@@ -64,6 +66,11 @@ class PrecisionRecord:
         """The layer with the largest activation, and the activation; the first layer that overflowed, if any did."""
         name = self.first_overflow or max(self.largest, key=lambda layer: self.largest[layer], default="")
         return name, self.largest.get(name, 0.0)
+
+    @property
+    def wider(self) -> str:
+        """The precisions that have more range than this one, in words."""
+        return _WIDER.get(self.precision, "fp32")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for results.json."""
@@ -142,7 +149,7 @@ def in_precision(network: nn.Module, precision: str, calibration: Calibration | 
         raise UserError(f"precision={precision}: unknown precision; known: {', '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}")
     if precision in BITS and (calibration is None or not calibration.images):
         raise UserError(f"precision={precision} takes the ranges of activations from images, and found none: give calibration images")
-    layers = [name for name, module in network.named_modules() if name and next(module.parameters(), None) is not None]
+    layers = watchable_layers(network)
     reduced = copy.deepcopy(network).float().eval()
     scheme = _convert(reduced, precision, calibration)
     _require_runs(reduced, precision)

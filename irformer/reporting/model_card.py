@@ -71,6 +71,7 @@ def model_card(checkpoint: Checkpoint, results: Sequence[Mapping[str, Any]], tra
         "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in facts.items()),
         "The file `model.safetensors` contains the weights and the configuration of the network:\n",
         '    from irformer import load_network\n    network = load_network("model.safetensors")\n',
+        "From a repository on the Hugging Face Hub, `load_network` reads it as `hf://OWNER/REPO`.\n",
     ]
     if training is not None:
         parts += ["## Training\n", training.text]

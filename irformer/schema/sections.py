@@ -206,7 +206,8 @@ class Train:
         ),
     ]
     init_from: Annotated[
-        Text | None, Key("Run folder or weights file with the initial weights.", expects="a run's folder, a weights file, or null")
+        Text | None,
+        Key("Run folder or weights file with the initial weights, or hf://OWNER/REPO.", expects="a run's folder, a weights file, or null"),
     ]
     init_recipe: Annotated[Text | None, Key("Experiment that produces the weights for `init_from`, in fine-tuning recipes.")]
     resume: Annotated[Text | None, Free("Folder of a run to resume, or auto.", expects="a run's folder, auto, or null")]
@@ -234,7 +235,7 @@ class Train:
 class Benchmark:
     """Keys of benchmark.py."""
 
-    checkpoint: Annotated[Text, Key("Run folder, weights file, `bicubic`, or `degraded` (the input itself).")]
+    checkpoint: Annotated[Text, Key("Run folder, weights file, hf://OWNER/REPO, `bicubic`, or `degraded` (the input itself).")]
     model: Annotated[
         dict[str, Any],
         Key(

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from irformer.models.flops import count_flops, over_tiles
 from irformer.speed.measure import synchronize
 
 _RATE_SECONDS = 1.0  # time spent on the measurement of each rate
@@ -97,7 +96,7 @@ def forward_cost(network: nn.Module, height: int, width: int, batch: int = 1, el
         element_bytes: bytes of one value.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
-    features = _over_tiles(network, height, width, _count_values)
+    features = over_tiles(network, height, width, _count_values)
     return Cost(batch * count_flops(network, height, width), element_bytes * (batch * features + weights))
 
 
@@ -110,31 +109,6 @@ def step_cost(forward: Cost) -> Cost:
     return Cost(3 * forward.flops, 3 * forward.bytes)
 
 
-def count_flops(network: nn.Module, height: int, width: int) -> int:
-    """Count the floating-point operations of one forward pass on an RGB image, two for each multiply-add.
-
-    Args:
-        network: a network whose cost is linear in the number of tiles of `size_multiple`.
-        height: height of the input in pixels, before padding to the network's multiple.
-        width: width of the input in pixels, before padding.
-    """
-    return _over_tiles(network, height, width, _count_flops)
-
-
-def _over_tiles(network: nn.Module, height: int, width: int, count: Callable[[nn.Module, Tensor], int]) -> int:
-    """Count on one and on two tiles, and extrapolate to the padded image."""
-    tile: int = network.size_multiple  # type: ignore[assignment]
-    one, two = (count(network, torch.zeros(1, 3, tile, n * tile)) for n in (1, 2))
-    return one + (math.ceil(height / tile) * math.ceil(width / tile) - 1) * (two - one)
-
-
-def _count_flops(network: nn.Module, image: Tensor) -> int:
-    # The counter does not support the fused CPU attention kernel; the math kernel consists of matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(image)
-    return counter.get_total_flops()
-
-
 def largest_layer(network: nn.Module, height: int, width: int) -> int:
     """Return how many values the linear layer or convolution with the largest input and output reads and writes.
 
@@ -143,7 +117,7 @@ def largest_layer(network: nn.Module, height: int, width: int) -> int:
         height: height of the input in pixels, before padding to the network's multiple.
         width: width of the input in pixels, before padding.
     """
-    return _over_tiles(network, height, width, lambda network, image: max(_layer_values(network, image)))
+    return over_tiles(network, height, width, lambda network, image: max(_layer_values(network, image)))
 
 
 def _count_values(network: nn.Module, image: Tensor) -> int:

@@ -25,6 +25,7 @@ from irformer.weights.building import build, build_on_meta, first_line
 from irformer.weights.bundled import bundled_file
 from irformer.weights.community import load_community, recorded_architecture
 from irformer.weights.formats import describe, our_names, recognize
+from irformer.weights.hub import fetch_weights, hub_address
 from irformer.weights.overrides import override_model
 from irformer.weights.reading import RECORD, WeightFile, first_few, read_weight_file, require_finite
 from irformer.weights.records import parse_record
@@ -118,15 +119,15 @@ def saved_validation(path: Path) -> dict[str, float]:
         return parse_record((opened.metadata() or {}).get(RECORD))["validation"]
 
 
-def load_checkpoint(path: Path, overrides: Mapping[str, Any] | None = None, trust: Trust | None = None) -> Checkpoint:
+def load_checkpoint(path: Path | str, overrides: Mapping[str, Any] | None = None, trust: Trust | None = None) -> Checkpoint:
     """Load a network from a run's folder or a weights file: irformer's, official, or of any network that spandrel supports.
 
     The network in an official file is recognized by the names and shapes of its weights (`irformer.weights.formats`) and logged in one
     line. No file can run code: a record may only name networks and norms of irformer, and classes of packages that the user trusts.
 
     Args:
-        path: a run's folder (its best weights), a .safetensors, .pth, .pt or .ckpt file, or the name of weights in the package (see
-            `irformer.weights.bundled`).
+        path: a run's folder (its best weights), a .safetensors, .pth, .pt or .ckpt file, the name of weights in the package (see
+            `irformer.weights.bundled`), or hf://OWNER/REPO[@REVISION][/FILE] (see `irformer.weights.hub`).
         overrides: changes to the `model` part of the configuration, by dotted keys, for settings that the weights do not determine:
             `{"pixel_range": 255.0}`, `{"norm.standardize_input": False}`.
         trust: which classes the file may name; None reads the environment variable IRFORMER_TRUST.
@@ -291,8 +292,12 @@ def transfer_weights(network: nn.Module, path: Path, trust: Trust | None = None)
     return Transfer(f"{file.path}, {_described(file)}", loaded, initialized)
 
 
-def _file_of(path: Path) -> Path:
-    """Return a path itself, the best weights if it is a run's folder, or the file of bundled weights if it is their name."""
+def _file_of(path: Path | str) -> Path:
+    """Return the file at a path: the best weights of a run's folder, bundled weights by their name, a download, or the path itself."""
+    address = hub_address(path)
+    if address is not None:
+        return fetch_weights(address)
+    path = Path(path)
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # reading the file reports the error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from irformer.core.trust import shortened
 from irformer.errors import UserError
 from irformer.models.interface import require_network
+from irformer.models.module_tree import repeated_parts
 from irformer.weights.building import bounded
 
 
@@ -45,6 +46,17 @@ class CommunityNetwork(nn.Module):
         if self.architecture in _WITHOUT_PADDING:
             self.network.forward = partial(_WITHOUT_PADDING[self.architecture], self.network)
         self._descriptor = descriptor
+        self._groups, self._blocks = ([f"network.{name}" for name in names] for names in repeated_parts(self.network))
+
+    @property
+    def groups(self) -> dict[str, nn.Module]:
+        """The repeated modules in the network's module tree."""
+        return {name: self.get_submodule(name) for name in self._groups}
+
+    @property
+    def layer_names(self) -> dict[str, list[str]]:
+        """The names of the modules that groups consist of, if they are repeated as well."""
+        return {"blocks": self._blocks}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Restore images: [B, in_channels, H, W] in [0, 1] to [B, in_channels, scale*H, scale*W], any H and W."""

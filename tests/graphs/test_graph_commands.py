@@ -93,7 +93,7 @@ def test_restoring_with_a_runtime_gives_the_same_images(place, typed):
     restored = {}
     for backend in ("torch", "onnxruntime", "openvino"):
         status, out, error = typed(restore, "a.png", f"{backend}.png", *words[2:], "--backend", backend)
-        assert (status, out) == (0, f"1 images restored x2: {backend}.png\n")
+        assert (status, out) == (0, f"1 image restored x2: {backend}.png\n")
         assert ("written once" in error) == (backend == "onnxruntime"), "the first runtime writes the file for all"
         restored[backend] = read_image(place / f"{backend}.png").astype(int)
     for backend in ("onnxruntime", "openvino"):
@@ -111,6 +111,8 @@ def test_restoring_with_a_runtime_gives_the_same_images(place, typed):
     assert np.array_equal(read_image(place / "again.png"), read_image(place / "new.png"))
 
 
-def test_a_runtime_has_one_precision(typed):
-    status, _, error = typed(restore, "a.png", "b.png", "--checkpoint", "w.safetensors", "--backend", "openvino", "--precision", "bf16")
-    assert (status, error) == (1, "error: --precision bf16: --backend openvino computes on the CPU in fp32; omit one of them\n")
+@pytest.mark.parametrize(("option", "value"), [("--precision", "bf16"), ("--memory", "1GB")])
+def test_a_runtime_computes_whole_images_in_float32(option, value, typed):
+    status, _, error = typed(restore, "a.png", "b.png", "--checkpoint", "w.safetensors", "--backend", "openvino", option, value)
+    expected = f"error: {option} {value}: --backend openvino computes whole images or tiles on the CPU in fp32; omit one\n"
+    assert (status, error) == (1, expected)

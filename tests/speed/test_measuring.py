@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from irformer.models.flops import count_flops
 from irformer.speed import measure
-from irformer.speed.floors import Cost, Rates, count_flops, forward_cost, largest_layer, step_cost
+from irformer.speed.floors import Cost, Rates, forward_cost, largest_layer, step_cost
 from irformer.speed.measure import Spread, Timing, interleaved, ratio, spread
 from irformer.speed.operators import operator_shares
 from irformer.speed.scaling_curves import log_slope
