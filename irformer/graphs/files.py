@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from irformer.core.files import write_atomically
 from irformer.core.version import __version__
@@ -72,9 +73,8 @@ def write_onnx(
 
     def save(program: ExportedProgram, precision: GraphPrecision, temporary: Path) -> None:
         exported = onnx_program(program, opset)
-        channels, scale = network.in_channels, network.scale
-        _name_axes(exported.model, channels, scale)
-        exported.model.metadata_props.update(facts | _own_facts(network, precision))
+        _name_axes(exported.model, network)
+        exported.model.metadata_props.update({**facts, **_own_facts(network, precision)})
         exported.save(temporary, external_data=False)
 
     return _write(network, path, half, sizes, save, lambda file: GraphNetwork(file, "onnxruntime"))
@@ -96,6 +96,9 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
     _require_suffix(path, ".pt2")
 
     def save(program: ExportedProgram, precision: GraphPrecision, temporary: Path) -> None:
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+                node.meta.pop("stack_trace", None)  # names folders of this machine
         buffer = io.BytesIO()  # given a path, PyTorch insists on the suffix
         with quiet():
             torch.export.save(program, buffer, extra_files={_FACTS: json.dumps({**facts, **_own_facts(network, precision)})})
@@ -126,6 +129,8 @@ def onnx_program(program: ExportedProgram, opset: int) -> Any:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f"PyTorch cannot convert the network to ONNX ({reason(error)}); update torch and onnxscript") from error
+    # What the exporter records about the source code names folders of this machine.
+    required("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(exported.model)
     found = exported.model.opset_imports.get("")
     if found != opset:
         raise UserError(f"--opset {opset}: PyTorch can write only opset {found} for this network; choose {found}")
@@ -176,16 +181,16 @@ def _own_facts(network: Any, precision: GraphPrecision) -> dict[str, str]:
     return {**{key: str(value) for key, value in facts.items()}, "precision": precision, "irformer": __version__}
 
 
-def _name_axes(model: Any, channels: int, scale: int) -> None:
+def _name_axes(model: Any, network: Any) -> None:
     """Name the axes of input and output; sizes inside of the graph are left to the runtime."""
     ir = required("onnx_ir")
     graph = model.graph
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    names = ("height", "width") if scale == 1 else ("scaled_height", "scaled_width")
-    graph.inputs[0].shape = ir.Shape(["batch", channels, "height", "width"])
-    graph.outputs[0].shape = ir.Shape(["batch", channels, *names])
+    names = ("height", "width") if network.scale == 1 else ("scaled_height", "scaled_width")
+    graph.inputs[0].shape = ir.Shape(["batch", network.in_channels, "height", "width"])
+    graph.outputs[0].shape = ir.Shape(["batch", network.in_channels, *names])
 
 
 def _require_suffix(path: Path, suffix: str) -> None:

@@ -77,10 +77,10 @@ def test_the_suffix_selects_the_format(place, typed):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["w.pth", "--format", "official", "--fp16"], "--fp16: applies to --format onnx and pt2, not to official; omit it"),
-        (["w.pt2", "--opset", "19"], "--opset: applies to --format onnx, not to pt2; omit it"),
-        (["x.safetensors", "--license", "MIT"], "--license: applies to --format hub and onnx and pt2, not to safetensors; omit it"),
-        (["w.onnx", "--results", "r.json"], "--results: applies to --format hub, not to onnx; omit it"),
+        (["w.pth", "--format", "official", "--fp16"], "--fp16: --format official does not use it, only onnx, pt2; omit it"),
+        (["w.pt2", "--opset", "19"], "--opset: --format pt2 does not use it, only onnx; omit it"),
+        (["x.safetensors", "--license", "MIT"], "--license: --format safetensors does not use it, only hub, onnx, pt2; omit it"),
+        (["w.onnx", "--results", "r.json"], "--results: --format onnx does not use it, only hub; omit it"),
         (["w.net", "--format", "onnx"], "w.safetensors: w.net: expected a file name ending in .onnx"),
     ],
 )
@@ -114,5 +114,5 @@ def test_restoring_with_a_runtime_gives_the_same_images(place, typed):
 @pytest.mark.parametrize(("option", "value"), [("--precision", "bf16"), ("--memory", "1GB")])
 def test_a_runtime_computes_whole_images_in_float32(option, value, typed):
     status, _, error = typed(restore, "a.png", "b.png", "--checkpoint", "w.safetensors", "--backend", "openvino", option, value)
-    expected = f"error: {option} {value}: --backend openvino computes whole images or tiles on the CPU in fp32; omit one\n"
+    expected = f"error: {option} {value}: --backend openvino restores whole images or tiles on the CPU in fp32; omit one\n"
     assert (status, error) == (1, expected)
