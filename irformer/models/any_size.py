@@ -48,9 +48,8 @@ def attend_in_graph(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: tupl
 
 def _mask(scores: Tensor, rows: int, columns: int, masks: Tensor) -> Tensor:
     """Mask the scores of shifted windows [B * rows * columns, heads, n, n], by subtracting 100 as the official code does."""
-    at_right, at_bottom, in_corner = masks
+    at_right, at_bottom, _ = masks  # the corner's mask is wherever one of the others is
     last_row = (torch.arange(rows, device=scores.device) == rows - 1).view(-1, 1, 1, 1)
     last_column = (torch.arange(columns, device=scores.device) == columns - 1).view(-1, 1, 1)
-    # Pairs that the corner masks and neither border does cross both borders.
-    masked = (last_row & at_bottom) | (last_column & at_right) | (last_row & last_column & in_corner)
+    masked = (last_row & at_bottom) | (last_column & at_right)
     return (scores.unflatten(0, (-1, rows, columns)) - 100.0 * masked.unsqueeze(2).to(scores.dtype)).flatten(0, 2)
