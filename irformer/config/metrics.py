@@ -1,5 +1,6 @@
 """Building of metrics from the `metrics` section of a configuration, with checks before the first step."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from irformer.config.compose import instantiate
 from irformer.errors import UserError
-from irformer.metrics import METRICS, Metric
+from irformer.metrics import METRICS, Metric, MetricUnavailableError
+
+WEIGHTS = "weights"
+"""The key in `metrics` that is no metric: the folder of the weights that some metrics need."""
+
+_log = logging.getLogger(__name__)
 
 _EXPECTED = "expected a subclass of irformer.metrics.Metric"
 
@@ -19,7 +25,8 @@ def build_metrics(section: DictConfig | Mapping[str, Any] | None, channels: int)
     """Build the metrics in the `metrics` section of a configuration, and test each on a small image.
 
     Args:
-        section: nodes with `_target_`, by metric name; null removes a metric.
+        section: nodes with `_target_`, by metric name; null removes a metric. A metric that lacks a package or a weights file is left out
+            with a warning.
         channels: channels of the task's images, 3 or 1. A metric that does not accept them is built but not tested.
 
     Raises:
@@ -28,22 +35,33 @@ def build_metrics(section: DictConfig | Mapping[str, Any] | None, channels: int)
     nodes: Any = OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section or {})
     metrics = {}
     for name, node in nodes.items():
-        if node is None:
+        if node is None or name == WEIGHTS:
             continue
         key = f"metrics.{name}"
         if name in METRICS:
             raise UserError(f"{key}: is the name of a built-in metric, expected another name")
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(f"{key}: expected a name of letters, digits and _")
+        if not isinstance(node, dict):
+            raise UserError(f"{key}={node}: expected a _target_ class and its arguments")
         with torch.random.fork_rng(devices=[]):  # a metric that contains a network must not change the weights of a run
             try:
                 metrics[name] = metric = instantiate(node)
             except UserError as error:
+                if isinstance(_first_cause(error), MetricUnavailableError):
+                    _log.warning("%s is left out: %s", name, _first_cause(error))
+                    continue
                 raise UserError(f"{key}: {error}; {_EXPECTED}") from None
             _require_contract(f"{key}: {node['_target_']}", metric)
             if channels in metric.channels:
                 _require_measurement(f"{key}: {node['_target_']}", metric, channels)
     return metrics
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _require_contract(label: str, metric: Any) -> None:

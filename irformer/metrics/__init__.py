@@ -19,19 +19,26 @@ from irformer.metrics.full_reference import (
     ssim_y,
 )
 from irformer.metrics.metric import Metric, MetricTraits
+from irformer.metrics.perceptual import DISTS, FLIP, LPIPS, MSSSIM, SSIMULACRA2, MetricUnavailableError
 
 __all__ = [
+    "DISTS",
+    "FLIP",
+    "LPIPS",
     "MAE",
     "METRICS",
+    "MSSSIM",
     "PSNR",
     "PSNRB",
     "RMSE",
     "SSIM",
+    "SSIMULACRA2",
     "SSIM_WINDOW",
     "Image",
     "Luma",
     "Metric",
     "MetricTraits",
+    "MetricUnavailableError",
     "luma",
     "measure",
     "psnr",

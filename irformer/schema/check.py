@@ -171,6 +171,8 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
             if not isinstance(value, dict):
                 return wrong
             return [fault for name, part in value.items() for fault in _check(f"{key}.{name}", part, get_args(only)[1])]
+    if isinstance(value, dict) and Node in kinds:  # a node or a plain value
+        return _check(key, value, Node)
     if _plain_type(annotation) is None:  # an object, built by a node
         of_a_class = len(kinds) == 1 and inspect.isclass(kinds[0]) and kinds[0] not in (object, Any)
         return wrong if of_a_class and not isinstance(value, dict) else _nested_nodes(key, value)
