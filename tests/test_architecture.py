@@ -28,7 +28,7 @@ LAYERS = (
     {"inspection"},
     {"config"},
     {"training"},
-    {"runs"},
+    {"runs", "benchmarks"},
     {"experiments", "speed", "__init__"},  # __init__: functions that import what they need when they are called
     {"commands"},
     {"entry"},

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from irformer.config.compose import compose, instantiate, options
 from irformer.config.metrics import build_metrics
+from irformer.core.words import nearest
 from irformer.errors import UserError
 from irformer.schema.check import check_node
 from irformer.tasks.contract import require_task
@@ -125,6 +126,22 @@ def recorded_task(name: str, task: Mapping[str, Any] | None, overrides: Sequence
             if word is None:
                 raise
             raise UserError(f"{word}: the task of the checkpoint, {name}, has no such key") from None
+
+
+def named_task(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose a benchmark configuration for a task of `tasks=`, with overrides from the command line.
+
+    Args:
+        name: name of the task, or of a level of a family, such as `denoise_color_35`.
+        overrides: overrides from the command line.
+
+    Raises:
+        UserError: there is no such task, or an override does not apply to it.
+    """
+    if _selection(name, {}) is None:
+        known = complete_tasks()
+        raise UserError(f"tasks: unknown task {name}; known: {', '.join(known)}{nearest(name, known)}")
+    return recorded_task(name, None, overrides)
 
 
 def complete_tasks() -> list[str]:

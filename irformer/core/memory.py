@@ -1,4 +1,4 @@
-"""The memory of the host that this process can still take, and a limit that turns the lack of it into an error."""
+"""The memory of the host that this process can still take, its peak, and a limit that turns the lack of memory into an error."""
 
 import contextlib
 from collections.abc import Iterator
@@ -45,6 +45,24 @@ def memory_limit() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def restart_peak() -> int | None:
+    """Forget the peak memory of this process so far.
+
+    Returns:
+        The bytes that the process holds now; None if the system cannot restart the peak.
+    """
+    try:
+        (_PROC / "self" / "clear_refs").write_text("5")
+        return _fields(_PROC / "self" / "status")["VmRSS"]
+    except (OSError, KeyError):
+        return None
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held since `restart_peak`, which must have succeeded."""
+    return _fields(_PROC / "self" / "status")["VmHWM"]
 
 
 def _free_in_group(folder: Path) -> int | None:

@@ -3,8 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from tqdm import tqdm
 
 from irformer.data.test_sets import TestPair, TestSet
 from irformer.evaluation.restorers import NonFiniteOutputError, Restorer
-from irformer.evaluation.results import strict
+from irformer.evaluation.results import Metrics, SetResult
 from irformer.metrics import METRICS, measure
 from irformer.tasks.task import Task
-
-Metrics = dict[str, float]
 
 _log = logging.getLogger(__name__)
 
@@ -38,46 +36,8 @@ def evaluate_image(restorer: Restorer, pair: TestPair, task: Task) -> tuple[Metr
     try:
         restored = restorer(pair.lq)
     except NonFiniteOutputError as error:
-        raise NonFiniteOutputError(f"{pair.name}: {error}") from None
+        raise NonFiniteOutputError(f"{pair.name}: {error}", error.count) from None
     return measure(restored, pair.hq, task.metrics, task.protocol.border, task.protocol.luma or "exact"), restored
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """The metrics of each image of a test set, in order.
-
-    Args:
-        name: name of the set.
-        lq_source: where the degraded images come from.
-        remarks: what readers of the results should know.
-        per_image: the metrics by image.
-        precision: what a precision other than float32 did to this set, see `irformer.evaluation.reduced_precision`; empty for float32.
-    """
-
-    name: str
-    lq_source: str
-    remarks: list[str] = field(default_factory=list)
-    per_image: dict[str, Metrics] = field(default_factory=dict)
-    precision: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def metrics(self) -> Metrics:
-        """Means over the images, as in papers: PSNR is averaged in dB, not computed from pooled errors."""
-        rows = list(self.per_image.values())
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for results.json; `irformer.evaluation.results.strict` converts infinite metrics."""
-        values: dict[str, Any] = {
-            "images": len(self.per_image),
-            "lq": self.lq_source,
-            "remarks": self.remarks,
-            "metrics": self.metrics,
-            "per_image": self.per_image,
-        }
-        if self.precision:
-            values["precision"] = self.precision
-        return strict(values)
 
 
 def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], None] | None = None) -> SetResult:
@@ -93,7 +53,7 @@ def evaluate(restorer: Restorer, test_set: TestSet, on_image: Callable[[str], No
         try:
             result.per_image[pair.name], _ = evaluate_image(restorer, pair, test_set.task)
         except NonFiniteOutputError as error:
-            raise NonFiniteOutputError(f"{test_set.name}/{error}") from None
+            raise NonFiniteOutputError(f"{test_set.name}/{error}", error.count) from None
         if on_image:
             on_image(pair.name)
     return result
@@ -111,23 +71,20 @@ def evaluate_sets(restorer: Restorer, test_sets: list[TestSet]) -> list[SetResul
     return results
 
 
-def results_record(
-    checkpoint: str, task: Task, padding: str, results: Sequence[SetResult], precision: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the content of results.json: checkpoint, task, protocol, metric traits and all results.
+def results_record(checkpoint: str, task: Task, padding: str, results: Sequence[SetResult]) -> dict[str, Any]:
+    """Return the content of a run's results.json: checkpoint, task, protocol, metric traits and all results.
 
     Args:
         checkpoint: the evaluated checkpoint or baseline.
         task: the task.
         padding: the restorer's padding; the protocol may leave it to the network.
         results: the result of each test set.
-        precision: rules of a precision other than float32 (`irformer.precision.Reduced.rules`), which become part of the protocol.
     """
     return {
         "checkpoint": checkpoint,
         "task": task.name,
         "task_label": task.label,
-        "protocol": {**task.protocol.as_dict(), "padding": padding, **(precision or {})},
+        "protocol": {**task.protocol.as_dict(), "padding": padding},
         "metrics": {name: asdict(metric.traits) for name, metric in task.metrics.items()},
         "test_sets": {result.name: result.as_dict() for result in results},
     }

@@ -1,21 +1,18 @@
-"""Measuring a network in a precision other than float32: calibration images, and non-finite values that are counted."""
+"""Measuring a network in a precision other than float32: calibration images, and what the precision did to each test set."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from irformer.data.sources import ImagePair
 from irformer.data.test_sets import TestSet
 from irformer.datasets.catalog import sample_photos
-from irformer.evaluation.evaluate import SetResult, evaluate_sets
-from irformer.evaluation.restorers import NetworkRestorer, to_tensor
+from irformer.evaluation.restorers import to_tensor
+from irformer.evaluation.results import SetResult
 from irformer.precision.quantization import Calibration
-from irformer.precision.reduced import PrecisionRecord, Reduced
+from irformer.precision.reduced import PrecisionRecord
 from irformer.tasks.degradations import FromFiles
-from irformer.tasks.task import Padding, Task
+from irformer.tasks.task import Task
 
 # Photos that come with scikit-image and belong to no test set, not even `sample`.
 _PHOTOS = ("coffee.png", "rocket.jpg", "ihc.png", "motorcycle_left.png")
@@ -47,64 +44,29 @@ def calibration_images(task: Task, test_sets: Sequence[TestSet] = ()) -> Calibra
     return Calibration(tuple(names), tuple(images))
 
 
-class CountingRestorer(NetworkRestorer):
-    """Counts NaN and infinite values instead of raising an error, and shows them as image files do: as black.
+def with_precision_record(result: SetResult, record: PrecisionRecord) -> SetResult:
+    """Add to the result of a test set what a precision did to it: `SetResult.precision`, and a remark in words.
 
     Args:
-        network: as in NetworkRestorer.
-        padding: as in NetworkRestorer.
-        device: as in NetworkRestorer.
+        result: the result.
+        record: the record of a network in this precision on the images of the set (`irformer.precision.reduced.Reduced.record`).
     """
-
-    def __init__(self, network: nn.Module, padding: Padding, device: torch.device | str = "cpu") -> None:
-        super().__init__(network, padding, device)
-        self.counts: list[int] = []
-        self.values = 0
-
-    def pixels(self, lq: NDArray) -> Tensor:
-        """Restore an image, with 0 in place of non-finite values, and append their number to `counts`; `values` is the sum of all."""
-        pixels = super().pixels(lq)
-        finite = torch.isfinite(pixels)
-        self.values += pixels.numel()
-        self.counts.append(pixels.numel() - int(finite.sum()))
-        return torch.where(finite, pixels, 0.0)
-
-
-def evaluate_in_precision(reduced: Reduced, test_sets: Sequence[TestSet]) -> list[SetResult]:
-    """Evaluate a network in a precision on test sets.
-
-    A NaN or infinite value of a restored image counts as black in the metrics, because this is what an image file would show. The number
-    of such values of each image, and the largest activation of each layer, stand in `SetResult.precision`, and in words in its remarks.
-
-    Args:
-        reduced: the network in its precision; its record is started anew for each test set.
-        test_sets: the test sets, all of one task.
-    """
-    device = next((parameter.device for parameter in reduced.network.parameters()), torch.device("cpu"))
-    results = []
-    for test_set in test_sets:
-        reduced.reset()
-        restorer = CountingRestorer(reduced.network, test_set.task.protocol.padding, device)
-        (result,) = evaluate_sets(restorer, [test_set])
-        counts = dict(zip(result.per_image, restorer.counts, strict=True))
-        record = reduced.record()
-        measured = {
-            "non_finite": counts,
-            "values": restorer.values,
-            "first_overflow": record.first_overflow,
-            "largest": dict(record.largest),
-        }
-        remarks = [*result.remarks, f"{result.name}, {_in_words(counts, record)}."]
-        results.append(replace(result, remarks=remarks, precision=measured))
-    return results
-
-
-def _in_words(counts: dict[str, int], record: PrecisionRecord) -> str:
-    spoiled = sum(count > 0 for count in counts.values())
+    measured = {"first_overflow": record.first_overflow, "largest": dict(record.largest)}
     layer, largest = record.peak
-    what = f"{record.precision}: {spoiled} of {len(counts)} images with NaN or infinite values"
-    if spoiled:
-        what += f" ({sum(counts.values()):,} values), which are measured as black"
     if record.first_overflow is not None:
-        return f"{what}; activations overflow first in {layer}; use {record.wider}"
-    return f"{what}; largest activation {largest:.4g} ({layer})"
+        what = f"activations overflow first in {layer}; use {record.wider}"
+    else:
+        what = f"largest activation {largest:.4g} ({layer})"
+    return replace(result, remarks=[*result.remarks, f"{result.name}, {record.precision}: {what}."], precision=measured)
+
+
+def joined_records(records: Sequence[PrecisionRecord]) -> PrecisionRecord:
+    """Join the records of copies of one network that each restored a part of the images."""
+    first = records[0]
+    largest = {name: _largest([record.largest[name] for record in records if name in record.largest]) for name in first.largest}
+    images, values, non_finite = (sum(getattr(record, name) for record in records) for name in ("images", "values", "non_finite"))
+    return replace(first, images=images, values=values, non_finite=non_finite, largest=largest)
+
+
+def _largest(values: Sequence[float]) -> float:
+    return next((value for value in values if not math.isfinite(value)), max(values))

@@ -18,7 +18,16 @@ _CONVERTED = 2**24
 
 
 class NonFiniteOutputError(UserError):
-    """A network's output contains values that are not finite."""
+    """A network's output contains values that are not finite.
+
+    Args:
+        message: the message.
+        count: how many values are not finite.
+    """
+
+    def __init__(self, message: str, count: int = 0) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 class PrecisionOverflowError(NonFiniteOutputError):
@@ -28,7 +37,10 @@ class PrecisionOverflowError(NonFiniteOutputError):
 class Restorer(Protocol):
     """Maps a degraded image to a restored image; `padding` names the padding that it applies."""
 
-    padding: str
+    @property
+    def padding(self) -> str:
+        """The padding that it applies."""
+        ...
 
     def __call__(self, lq: NDArray) -> NDArray[np.uint8]:
         """Restore [h, w, C], uint8 or float32 in [0, 1], to [scale*h, scale*w, C], uint8."""
@@ -154,7 +166,8 @@ def to_image(pixels: Tensor, depth: type[np.uint8] | type[np.uint16] = np.uint8)
     if non_finite:
         raise NonFiniteOutputError(
             f"{non_finite:,} of {pixels.numel():,} values of the restored image are NaN or infinite, expected finite numbers: "
-            "the weights are damaged, or the precision is too low; use other weights, or compute in float32"
+            "the weights are damaged, or the precision is too low; use other weights, or compute in float32",
+            non_finite,
         )
     image = np.empty((height, width, channels), depth)
     for top, part in zip(range(0, height, rows), parts, strict=True):

@@ -136,6 +136,7 @@ class TiledRestorer:
         row_counts, column_counts = _coverage(tops, tile_height, scale), _coverage(lefts, tile_width, scale)
         depth = np.uint16 if lq.dtype == np.uint16 else np.uint8
         out = np.empty((height * scale, width * scale, lq.shape[2]), depth)
+        fault: NonFiniteOutputError | None = None  # of the first rows; its count is that of the whole image
         unfinished: Tensor | None = None  # sums of the rows that the previous tiles share with the next ones
         for top, below in zip(tops, [*tops[1:], H], strict=True):
             sums = self._sums(padded[top : top + tile_height], lefts, tile_width, unfinished)
@@ -146,8 +147,12 @@ class TiledRestorer:
             try:
                 rows[:] = to_image(means[:, :, : len(rows), : width * scale], depth)
             except NonFiniteOutputError as error:
-                raise NonFiniteOutputError(f"in the rows from {top * scale} to {top * scale + len(rows)}, {error}") from None
+                place = f"in the rows from {top * scale} to {top * scale + len(rows)}, "
+                fault = fault or NonFiniteOutputError(f"{place}{error}")
+                fault.count += error.count
             unfinished = sums[:, :, finished:].clone()
+        if fault is not None:
+            raise fault
         return out
 
     def _sums(self, strip: NDArray, lefts: list[int], tile_width: int, unfinished: Tensor | None) -> Tensor:

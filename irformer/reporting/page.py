@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from irformer.data.test_sets import TestSet
-from irformer.evaluation.evaluate import Metrics, SetResult, published_rows
+from irformer.evaluation.evaluate import Metrics, PublishedRow, SetResult, published_rows
 from irformer.evaluation.restorers import Restorer
 from irformer.metrics import METRICS, MetricTraits
 from irformer.reporting.html import data_uri, write_html
@@ -72,39 +71,61 @@ def metric_column(name: str, metrics: Sequence[str], traits: Mapping[str, Metric
 
 
 def benchmark_table(
-    task: Task, results: Mapping[str, Sequence[SetResult]], published: bool = True, precision: Mapping[str, Any] | None = None
+    task: Task,
+    results: Mapping[str, Sequence[SetResult]],
+    published: bool = True,
+    ranked: bool = False,
+    departures: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> ResultTable:
     """Return a table of results with one row per restorer, followed by the published rows of the task.
 
-    Published rows measured under a different rule are marked, and a note below the table names the rule.
+    Published rows measured under a different rule are marked and not ranked, and a note below the table names the rule.
 
     Args:
         task: the task, with its protocol.
-        results: the results of each restorer, all on the same test sets.
+        results: the results of each restorer; a restorer may lack sets.
         published: whether to add published rows.
-        precision: rules of a precision other than float32 (`irformer.precision.Reduced.rules`).
+        ranked: whether to mark the best and the second best numbers.
+        departures: phrases for the title.
+        notes: further sentences below the table.
     """
     traits = {name: metric.traits for name, metric in task.metrics.items()}
     metrics = list(traits)
-    first = next(iter(results.values()))
-    sets = [result.name for result in first]
-    rows: list[list[Cell]] = [[name, *(metric_numbers(result.metrics, metrics, traits) for result in row)] for name, row in results.items()]
-    notes = ["LQ images: " + ", ".join(f"{result.name} {result.lq_source}" for result in first) + "."]
-    notes += [remark for result in first for remark in result.remarks]
-    title = task.label
-    if precision:
-        title += f", precision {precision['precision']}"
-        notes.append(f"{precision['precision']}: {precision['precision_scheme']}.")
-        notes += [f"Calibration images: {'; '.join(precision['calibration'])}."] if "calibration" in precision else []
+    by_name = [{result.name: result for result in row} for row in results.values()]
+    sets = {name: result for row in by_name for name, result in row.items()}
+    rows: list[list[Cell]] = [
+        [label, *(_set_cell(row.get(name), metrics, traits) for name in sets)] for label, row in zip(results, by_name, strict=True)
+    ]
+    below = ["LQ images: " + ", ".join(f"{name} {result.lq_source}" for name, result in sets.items()) + "."]
+    below += dict.fromkeys(remark for row in results.values() for result in row for remark in result.remarks)
+    below += notes
     marks: dict[tuple[str, ...], str] = {}
-    for known in published_rows(task, sets) if published else []:
+    unranked = set()
+    for known in published_rows(task, list(sets)) if published else []:
         cells = [metric_numbers(known.test_sets.get(name, {}), metrics, traits) for name in sets]
-        trained_on = f" ({known.train_data})" if known.train_data else ""
         mark = marks.setdefault(known.differences, "*" * (len(marks) + 1)) if known.differences else ""
-        rows.append([f"{known.model}{trained_on}, {known.source}{mark}", *cells])
-    notes += [f"{mark} measured under a different rule: {'; '.join(differences)}." for differences, mark in marks.items()]
+        if mark:
+            unranked.add(len(rows))
+        rows.append([f"{published_label(known)}{mark}", *cells])
+    below += [f"{mark} measured under a different rule: {'; '.join(differences)}." for differences, mark in marks.items()]
     columns = [metric_column(name, metrics, traits) for name in sets]
-    return ResultTable(f"{title}: {' / '.join(metrics)}", ["", *columns], rows, notes)
+    title = ", ".join([task.label, *departures])
+    return ResultTable(f"{title}: {' / '.join(metrics)}", ["", *columns], rows, below, ranked, frozenset(unranked))
+
+
+def published_label(row: PublishedRow) -> str:
+    """Return the name of a published row in tables."""
+    trained_on = f" ({row.train_data})" if row.train_data else ""
+    return f"{row.model}{trained_on}, {row.source}"
+
+
+def _set_cell(result: SetResult | None, metrics: Sequence[str], traits: Mapping[str, MetricTraits]) -> Cell:
+    if result is None:
+        return None
+    if result.non_finite:
+        return f"NaN or inf in {len(result.non_finite)} of {result.images}"
+    return metric_numbers(result.metrics, metrics, traits)
 
 
 @dataclass(frozen=True)

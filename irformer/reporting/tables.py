@@ -96,12 +96,16 @@ class ResultTable:
         header: the columns; a string is a column without parts.
         rows: one cell for each column.
         notes: sentences below the table.
+        ranked: whether every renderer marks the best and the second best numbers (see `ranks`).
+        unranked: indices of rows that are not compared with the others.
     """
 
     title: str
     header: Sequence[str | Column]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = field(default_factory=list)
+    ranked: bool = False
+    unranked: frozenset[int] = frozenset()
 
     @property
     def columns(self) -> list[Column]:
@@ -134,14 +138,35 @@ def terminal(table: ResultTable, console: Console) -> None:
     printed = Table(title=Text(table.title, "table.title"), title_justify="left", caption=caption, caption_justify="left")
     for i, name in enumerate(table.names):
         printed.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
-    for row in table.texts:
-        printed.add_row(*(Text(cell) for cell in row))
+    marks = ranks(table) if table.ranked else {}
+    for r, row in enumerate(table.rows):
+        printed.add_row(*(_styled(cell, [marks.get((r, c, p)) for p in range(len(_values(cell)))]) for c, cell in enumerate(row)))
     console.print(printed)
 
 
+def _styled(cell: Cell, marks: Sequence[int | None]) -> Text:
+    styles = {None: "", 1: "bold", 2: "underline"}
+    numbers = [Text(number.text, styles[mark]) for number, mark in zip(_values(cell), marks, strict=True) if number is not None]
+    if not numbers or not isinstance(cell, Numbers):
+        return numbers[0] if numbers else Text(_text(cell, []))
+    return Text.assemble(cell.brackets[0], Text(cell.between).join(numbers), cell.brackets[1])
+
+
 def markdown(table: ResultTable) -> str:
-    """Return a table in Markdown with its notes, without its title."""
-    lines = [f"| {' | '.join(row)} |" for row in [table.names, ["---"] * len(table.header), *table.texts]]
+    """Return a table in Markdown with its notes, without its title; in a ranked table, the best is bold and the second best underlined."""
+    marks = ranks(table) if table.ranked else {}
+    around = {None: ("", ""), 1: ("**", "**"), 2: ("<u>", "</u>")}
+    rows = [
+        [
+            _text(
+                cell,
+                [number.text.join(around[marks.get((r, c, p))]) for p, number in enumerate(_values(cell)) if number is not None],
+            )
+            for c, cell in enumerate(row)
+        ]
+        for r, row in enumerate(table.rows)
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in [table.names, ["---"] * len(table.header), *rows]]
     return "\n".join([*lines, "", *table.notes, ""])
 
 
@@ -183,9 +208,11 @@ def _exact(value: float) -> str:
 def latex(table: ResultTable) -> str:
     r"""Return a table as a LaTeX tabular that uses the booktabs package; `\input` it into a table environment.
 
-    The best number of each part with a direction is bold, including ties after rounding. Title and notes are comments.
+    The best number of each part with a direction is bold, including ties after rounding; in a ranked table, the second best is underlined.
+    Title and notes are comments.
     """
-    best = best_numbers(table)
+    marks = ranks(table)
+    around = {1: r"\textbf{%s}"} | ({2: r"\underline{%s}"} if table.ranked else {})
 
     def cell(row: int, column: int) -> str:
         content = table.rows[row][column]
@@ -194,8 +221,7 @@ def latex(table: ResultTable) -> str:
         numbers = []
         for part, number in enumerate(_values(content)):
             if number is not None:
-                number_text = _latex_number(number)
-                numbers.append(rf"\textbf{{{number_text}}}" if (row, column, part) in best else number_text)
+                numbers.append(around.get(marks.get((row, column, part), 0), "%s") % _latex_number(number))
         return _text(content, numbers) if numbers else "--"
 
     def line(cells: Sequence[str]) -> str:
@@ -216,23 +242,48 @@ def latex(table: ResultTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def best_numbers(table: ResultTable) -> set[tuple[int, int, int]]:
-    """Return row, column and part of the best numbers of a table, including ties after rounding.
+def ranks(table: ResultTable) -> dict[tuple[int, int, int], int]:
+    """Return the rank of the best (1) and the second best (2) numbers of a table, by row, column and part.
 
-    Only parts that have a direction and at least two numbers are ranked. NaN is never the best.
+    Numbers that are equal after rounding share a rank. Only parts that have a direction and at least two numbers are ranked, and a second
+    best needs at least three. NaN is never ranked, and neither are the rows in `ResultTable.unranked`.
     """
-    found = set()
+    found: dict[tuple[int, int, int], int] = {}
     for i, column in enumerate(table.columns):
         for p, part in enumerate(column.parts):
             if part.higher_is_better is None:
                 continue
-            numbers = {r: values[p] for r, row in enumerate(table.rows) if p < len(values := _values(row[i])) and values[p] is not None}
-            ranked = [number for number in numbers.values() if number is not None and not math.isnan(number.value)]
-            if len(ranked) < 2:
+            numbers = {
+                r: number
+                for r, row in enumerate(table.rows)
+                if r not in table.unranked and p < len(values := _values(row[i])) and (number := values[p]) is not None
+            }
+            ordered = sorted((n for n in numbers.values() if not math.isnan(n.value)), key=lambda n: n.value, reverse=part.higher_is_better)
+            if len(ordered) < 2:
                 continue
-            best = (max if part.higher_is_better else min)(ranked, key=lambda number: number.value)
-            found |= {(r, i, p) for r, number in numbers.items() if number is not None and number.rounded == best.rounded}
+            texts = list(dict.fromkeys(number.rounded for number in ordered))[: 2 if len(ordered) > 2 else 1]
+            found |= {(r, i, p): texts.index(number.rounded) + 1 for r, number in numbers.items() if number.rounded in texts}
     return found
+
+
+def best_numbers(table: ResultTable) -> set[tuple[int, int, int]]:
+    """Return row, column and part of the best numbers of a table (see `ranks`)."""
+    return {place for place, rank in ranks(table).items() if rank == 1}
+
+
+def relative_to(table: ResultTable, row: int, title: str) -> ResultTable:
+    """Return a table of signed differences of all other rows to one row; a number is missing where either table lacks it."""
+    reference = table.rows[row]
+
+    def difference(cell: Cell, other: Cell) -> Cell:
+        if isinstance(cell, str) or cell is None:
+            return cell
+        values = zip(_values(cell), _values(other), strict=False)
+        return Numbers(tuple(None if a is None or b is None else Number(a.value - b.value, a.digits, sign=True) for a, b in values))
+
+    rows = [[difference(*pair) for pair in zip(cells, reference, strict=True)] for r, cells in enumerate(table.rows) if r != row]
+    unranked = frozenset(r - (r > row) for r in table.unranked)
+    return ResultTable(title, table.header, rows, [], table.ranked, unranked)
 
 
 def _values(cell: Cell) -> tuple[Number | None, ...]:

@@ -26,7 +26,7 @@ _TRAIN_KEYS = (
     "resume",
     "sweep",
 )
-_BENCHMARK_KEYS = ("checkpoint", "test_sets", "device", "model", "out")
+_BENCHMARK_KEYS = ("checkpoint", "tasks", "test_sets", "reference", "ensemble", "tile", "precision", "save_images", "device", "out")
 
 
 def help_text(root: str, configs: Path, extra: Sequence[Path] = ()) -> str:
@@ -54,9 +54,10 @@ def help_text(root: str, configs: Path, extra: Sequence[Path] = ()) -> str:
         more = f"experiment=NAME      a published recipe, {len(offered('experiment'))} in configs/experiment"
     else:
         usage = [
-            f"irformer {__version__}: evaluate a checkpoint on test sets",
+            f"irformer {__version__}: evaluate checkpoints on test sets",
             "",
             "  python scripts/benchmark.py checkpoint=PATH [task=NAME] ['test_sets=[NAME,...]']",
+            "  python scripts/benchmark.py 'checkpoint=[PATH,bicubic,...]' 'tasks=[NAME,...]' ['test_sets=[NAME,...]']",
         ]
         hints = get_type_hints(Benchmark, include_extras=True)
         keys = {name: found.doc for name in _BENCHMARK_KEYS if (found := key_of(hints[name])) is not None}

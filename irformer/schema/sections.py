@@ -191,9 +191,10 @@ class Train:
         Key("Mixup of the patches in a batch: `{beta: 1.2, identity: true}`.", expects="{beta: ..., identity: ...} or null"),
     ]
     metrics: Annotated[
-        dict[str, Node | None],
+        dict[str, Node | Text | None],
         Key(
-            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one.",
+            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one. "
+            "`+metrics.weights=FOLDER` contains the weights that LPIPS and DISTS need.",
             expects="names with nodes or null",
         ),
     ]
@@ -235,7 +236,44 @@ class Train:
 class Benchmark:
     """Keys of benchmark.py."""
 
-    checkpoint: Annotated[Text, Key("Run folder, weights file, hf://OWNER/REPO, `bicubic`, or `degraded` (the input itself).")]
+    checkpoint: Annotated[
+        Text | Names | Annotated[dict[Text, Text], MinLen(1)],
+        Key(
+            "Run folder, weights file, hf://OWNER/REPO, `bicubic`, or `degraded` (the input itself); or several, as a list or with "
+            "labels, for example `{ours: runs/a, HAT: HAT.pth}`.",
+            expects="a path, bicubic or degraded, a list of them, or labels with paths",
+        ),
+    ]
+    tasks: Annotated[
+        Names | None,
+        Key(
+            "Tasks on which every fitting checkpoint is measured; null means `task`, or the task that each was trained for.",
+            expects="a list of names, such as tasks=[sr_x2,sr_x4], or null",
+        ),
+    ]
+    reference: Annotated[Text | None, Key("Checkpoint or published network whose differences to all other rows are added to the tables.")]
+    ensemble: Annotated[bool, Key("Average over the eight flips and rotations of each image, as in published + rows.")]
+    tile: Annotated[
+        Annotated[int, Ge(8)] | Literal["auto", "off"],
+        Key(
+            "Side of overlapping tiles in LQ pixels; auto: only for images that do not fit into memory; off: never.",
+            expects="a number of pixels, auto or off",
+        ),
+    ]
+    overlap: Annotated[int, Interval(ge=0, le=65536), Key("Overlap of neighboring tiles in LQ pixels.")]
+    memory: Annotated[
+        Text | int | None,
+        Key(
+            "Bound for the memory of features, such as 2GB: exact results in bands of rows.", expects="an amount such as 2GB, auto, or null"
+        ),
+    ]
+    padding: Annotated[
+        Literal["network", "flip_always", "reflect_min"] | None,
+        Key("Padding before the network instead of that of the task's protocol; short for `task.protocol.padding`."),
+    ]
+    save_images: Annotated[bool, Key("Write the restored images to images/TASK/SET/IMAGE/CHECKPOINT.png in the output folder.")]
+    remeasure: Annotated[bool, Key("Measure test sets again whose results are already in the output folder.")]
+    devices: Annotated[int, Interval(ge=1, le=4096), Key("Number of devices that share the images; the numbers are those of one.")]
     model: Annotated[
         dict[str, Any],
         Key(
@@ -244,9 +282,10 @@ class Benchmark:
         ),
     ]
     metrics: Annotated[
-        dict[str, Node | None],
+        dict[str, Node | Text | None],
         Key(
-            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one.",
+            "Further metrics by name, as `+metrics=[mae]` or `+metrics.edge._target_=my.pkg.EdgeError`; null removes one. "
+            "`+metrics.weights=FOLDER` contains the weights that LPIPS and DISTS need.",
             expects="names with nodes or null",
         ),
     ]

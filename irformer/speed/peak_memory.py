@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from irformer.core.memory import peak_memory, restart_peak
 from irformer.errors import UserError
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.speed.floors import largest_layer
@@ -127,16 +128,10 @@ def restore_measured(network: nn.Module, image: Tensor) -> tuple[Tensor, int]:
         restored = network(image)
         torch.cuda.synchronize(image.device)
         return restored, torch.cuda.max_memory_allocated(image.device) - before
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present size
-    before = _status("VmRSS")
+    resident = restart_peak()
+    assert resident is not None, "the caller checks that the system can restart the peak"
     restored = network(image)
-    return restored, _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    """Return a field of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+    return restored, peak_memory() - resident
 
 
 def memory_table(results: Sequence[PeakMemory]) -> ResultTable:
