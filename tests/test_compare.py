@@ -63,7 +63,7 @@ def test_interval_resamples_seeds_and_images_together():
     """With many seeds and images, the bootstrap's variance is the sum of the variances of both means."""
     rng = np.random.default_rng(3)
     values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (1, 40))
-    low, high = _bootstrap([values], 10_000)
+    low, high, _ = _bootstrap([values], 10_000)
     deviation = math.hypot(values.mean(1).std(), values.mean(0).std()) / math.sqrt(40)
     assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.04)
 
@@ -309,7 +309,7 @@ def test_infinite_metrics_are_strict_json_and_come_back(tmp_path, attempts):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["nowhere"], "nowhere: no such folder; expected the folder of a sweep or a run"),
+        (["nowhere"], "nowhere: no such folder; expected the folder of a sweep, a run or a benchmark"),
         (["empty"], "empty: no finished runs; expected folders with config.yaml and results.json"),
         (["a", "--metric", "psnr_b"], "--metric psnr_b: not measured by these runs; known: psnr_y, ssim_y"),
         (["a", "--test-set", "Set14"], "--test-set Set14: not measured by these runs; known: Set5"),

@@ -161,10 +161,13 @@ def inspect() -> argparse.ArgumentParser:
 def compare() -> argparse.ArgumentParser:
     """Return the parser of compare.py."""
     parser = argparse.ArgumentParser(
-        description="Compare runs: means and standard deviations over seeds, and paired differences between arms (runs that differ only in "
-        "the seed belong to one arm) with 95 % intervals over seeds and images. Runs that cannot be read are reported and skipped."
+        description="Compare runs, or the networks of benchmarks: means and standard deviations over seeds, and paired differences between "
+        "arms (runs that differ only in the seed belong to one arm) with 95 % intervals over seeds and images, with Holm's correction "
+        "beyond two arms. Runs that cannot be read are reported and skipped."
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folder of a sweep or a run; all runs below it are read")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="folder of a sweep, a run or a benchmark; all below it are read"
+    )
     parser.add_argument("--metric", help="psnr_y, ssim_y, ...; default: the first metric of the task")
     parser.add_argument("--test-set", metavar="NAME", help="use only this test set")
     parser.add_argument(
@@ -173,7 +176,7 @@ def compare() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", metavar="ARM", help="show only differences to this arm, given by its label or by a value that only it has"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write compare.md and compare.json to this folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write compare.md, .tex, .csv and .json to this folder")
     return parser
 
 

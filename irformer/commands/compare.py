@@ -1,4 +1,4 @@
-"""Compare the arms of a sweep: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
+"""Compare runs or benchmarks: python scripts/compare.py runs/SWEEP|BENCHMARK [OTHER ...] [--by norm] [--metric psnr_y]."""
 
 from rich.text import Text
 
@@ -9,12 +9,14 @@ from irformer.runs.comparison import compare
 
 
 def compare_runs() -> None:
-    """Compare the arms of a sweep: python scripts/compare.py runs/SWEEP [runs/OTHER ...] [--by norm] [--metric psnr_y]."""
+    """Compare runs or benchmarks: python scripts/compare.py runs/SWEEP|BENCHMARK [OTHER ...] [--by norm] [--metric psnr_y]."""
     arguments = command_line.compare().parse_args()
     console = readable_console()
     with reporting_user_errors():
         comparison = compare(arguments.folders, arguments.metric, arguments.by, arguments.test_set, arguments.reference)
         for table in comparison.tables():
+            table.show(console)
+        for table in comparison.image_tables() if sum(len(part.differences) for part in comparison.sets) == 1 else ():
             table.show(console)
         for note in comparison.notes:
             console.print(Text(note))

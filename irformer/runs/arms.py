@@ -51,6 +51,11 @@ def differing_keys(first: Config, second: Config) -> list[str]:
     return [key for key in dict.fromkeys([*first, *second]) if one.get(key) != other.get(key)]
 
 
+def same_config(first: Config, second: Config) -> bool:
+    """Return whether two configurations are the same experiment."""
+    return _exact(first) == _exact(second)
+
+
 def _exact(value: Any) -> str:
     """Return a text that is the same for equal values and different for all others."""
 
@@ -121,7 +126,7 @@ def read_runs(folders: Sequence[Path]) -> FoundRuns:
     seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; expected the folder of a sweep or a run")
+            raise UserError(f"{folder}: no such folder; expected the folder of a sweep, a run or a benchmark")
         for file in sorted(folder.rglob("config.yaml")):
             if file.resolve() in seen:
                 continue

@@ -1,4 +1,4 @@
-"""Compare the arms of sweeps: means and standard deviations over seeds, and paired differences with confidence intervals.
+"""Compare the arms of sweeps, or the networks of benchmarks: means over seeds, and paired differences with confidence intervals.
 
 Statistics for one metric (PSNR in dB, SSIM) on one test set, where x[s, i] is the metric of the run with seed s on image i:
 
@@ -11,8 +11,12 @@ Statistics for one metric (PSNR in dB, SSIM) on one test set, where x[s, i] is t
   verdict says so. A single image has no interval.
 - **Seed deviation**: the sample standard deviation over the common seeds of a[s, i] - b[s, i] averaged over the images; without common
   seeds, the root of the sum of both arms' squared deviations. It is unknown if an arm has a single seed.
-- **Verdict**: within the noise if the interval contains 0; otherwise the arm with the better mean is better. results.json records whether
-  higher or lower is better.
+- **Holm's correction**: beyond two arms, the p-values of all differences on a test set are adjusted, because one of many differences is
+  large by chance.
+- **Verdict**: within the noise if the interval contains 0, or if the adjusted p-value is 0.05 or more; otherwise the arm with the better
+  mean is better. results.json records whether higher or lower is better.
+
+The networks of a benchmark have no seeds, unless they are runs that differ only in the seed; their intervals cover only images.
 
 An image whose metric is infinite in any run (PSNR of equal images) is excluded for all arms, and a note names it.
 """
@@ -20,7 +24,7 @@ An image whose metric is infinite in any run (PSNR of equal images) is excluded 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,199 +32,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irformer.core.files import write_atomically
 from irformer.errors import UserError
 from irformer.evaluation.results import agreed_traits, metric_traits
 from irformer.metrics import MetricTraits
 from irformer.reporting.page import known_traits, metric_column, metric_numbers
-from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
+from irformer.reporting.tables import Cell, ResultTable
 from irformer.runs.arms import Arm, FoundRuns, differing_keys, group_arms, read_runs
-from irformer.runs.intervals import RESAMPLES, covers_seeds, difference_interval
+from irformer.runs.benchmark_arms import UNSEEDED, BenchmarkArms, find_benchmarks, read_benchmarks
+from irformer.runs.comparison_tables import ArmMean, Comparison, ImageDifference, SetComparison
+from irformer.runs.differences import Difference, deviation, paired_difference, with_holm_correction
 
-
-def deviation(values: Sequence[float] | NDArray[np.float64]) -> float | None:
-    """Return the sample standard deviation (divisor n - 1), or None for a single value or if a value is infinite."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Arm a minus arm b on one test set; the module's docstring defines the statistics.
-
-    Args:
-        a: label of the first arm.
-        b: label of the second arm.
-        seeds: the common seeds; empty if each arm was averaged over its own seeds.
-        mean: mean of the paired differences.
-        interval: 95 % interval of the mean, or None for a single image.
-        covers_seeds: whether the interval covers seeds and images; if an arm has a single seed, it covers only images.
-        seed_deviation: standard deviation over seeds, or None if it is unknown.
-        higher_is_better: the direction of the metric.
-    """
-
-    a: str
-    b: str
-    seeds: list[int]
-    mean: float
-    interval: tuple[float, float] | None
-    covers_seeds: bool
-    seed_deviation: float | None
-    higher_is_better: bool = True
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether the interval contains 0."""
-        return self.interval is not None and self.interval[0] <= 0 <= self.interval[1]
-
-    @property
-    def verdict(self) -> str:
-        """The conclusion in one sentence."""
-        if self.interval is None:
-            return "undecided: a single image has no interval"
-        better = self.a if (self.mean > 0) == self.higher_is_better else self.b
-        verdict = "within the noise: the interval contains 0" if self.within_noise else f"{better} is better"
-        return verdict if self.covers_seeds else f"{verdict}; the interval covers only images, because an arm has a single seed"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for compare.json."""
-        return {**asdict(self), "within_noise": self.within_noise, "verdict": self.verdict}
-
-
-def paired_difference(
-    a: str,
-    b: str,
-    first: Mapping[int, NDArray[np.float64]],
-    second: Mapping[int, NDArray[np.float64]],
-    higher_is_better: bool = True,
-) -> Difference:
-    """Compute the difference of two arms.
-
-    Args:
-        a: label of the first arm.
-        b: label of the second arm.
-        first: finite values [images] of the first arm, by seed.
-        second: values of the second arm on the same images in the same order.
-        higher_is_better: the direction of the metric.
-    """
-    common = sorted(first.keys() & second.keys())
-    if common:
-        arms = [np.stack([first[seed] - second[seed] for seed in common])]  # [seeds, images]
-        mean, seed_deviation = float(arms[0].mean()), deviation(arms[0].mean(1))
-    else:
-        arms = [np.stack(list(arm.values())) for arm in (first, second)]
-        own = [deviation(arm.mean(1)) for arm in arms]
-        mean = float(arms[0].mean() - arms[1].mean())
-        seed_deviation = None if None in own else math.hypot(*own)  # type: ignore[arg-type]
-    interval = difference_interval(arms) if arms[0].shape[1] > 1 else None
-    return Difference(a, b, common, mean, interval, covers_seeds(arms), seed_deviation, higher_is_better)
-
-
-@dataclass(frozen=True)
-class ArmMean:
-    """An arm on one test set: the mean over the images for each seed, and their mean and sample standard deviation."""
-
-    label: str
-    seeds: dict[int, float]
-    mean: float
-    deviation: float | None
-
-
-@dataclass(frozen=True)
-class SetComparison:
-    """All arms on one test set; `notes` names the excluded images and the reasons."""
-
-    name: str
-    images: int
-    arms: list[ArmMean]
-    differences: list[Difference]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison of arms on one metric."""
-
-    metric: str
-    traits: MetricTraits
-    sets: list[SetComparison]
-    notes: list[str]
-
-    def tables(self) -> list[ResultTable]:
-        """Return a table of the arms' means for each test set, and one of their differences if there are several arms."""
-        tables = []
-        for part in self.sets:
-            title = f"{part.name}, {part.images} image{'s' * (part.images != 1)}: {self.metric}"
-            rows: list[list[Cell]] = [
-                [
-                    arm.label,
-                    self._number(arm.mean),
-                    self._number(arm.deviation),
-                    Numbers(tuple(self._number(value) for value in arm.seeds.values()), between=", "),
-                ]
-                for arm in part.arms
-            ]
-            seeds = list(dict.fromkeys(_listed(arm.seeds) for arm in part.arms))
-            single = f"seeds {seeds[0]}" if len(seeds) == 1 else "each seed"
-            mean = Column("mean", (Part("", self.traits.higher_is_better),))
-            tables.append(ResultTable(title, ["arm", mean, "deviation", single], rows, part.notes))
-            if part.differences:
-                rows = [
-                    [
-                        f"{difference.a} - {difference.b}",
-                        self._number(difference.mean, sign=True),
-                        self._interval(difference.interval),
-                        self._number(difference.seed_deviation),
-                        difference.verdict,
-                    ]
-                    for difference in part.differences
-                ]
-                interval = Column("95 % interval", (Part("low"), Part("high")))
-                header: list[str | Column] = ["difference", self.metric, interval, "seed deviation", "verdict"]
-                tables.append(ResultTable(f"{part.name}: paired differences", header, rows))
-        return tables
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write compare.md and compare.json to a folder, and return their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = "\n".join([*(f"## {table.title}\n\n{table.markdown()}" for table in self.tables()), *self.notes, ""])
-        sets = {
-            part.name: {
-                "images": part.images,
-                "arms": {arm.label: {"mean": arm.mean, "deviation": arm.deviation, "seeds": arm.seeds} for arm in part.arms},
-                "differences": [difference.as_dict() for difference in part.differences],
-                "notes": part.notes,
-            }
-            for part in self.sets
-        }
-        record = {
-            "metric": self.metric,
-            "higher_is_better": self.traits.higher_is_better,
-            "resamples": RESAMPLES,
-            "test_sets": sets,
-            "notes": self.notes,
-        }
-        files = {folder / "compare.md": text, folder / "compare.json": json.dumps(record, indent=1) + "\n"}
-        for file, content in files.items():
-            write_atomically(file, lambda temporary, content=content: temporary.write_text(content, encoding="utf-8"))  # type: ignore[misc]
-        return list(files)
-
-    def _number(self, value: float | None, sign: bool = False) -> Number | None:
-        """Return a number with one more decimal than the metric: PSNR in dB with three, SSIM with five."""
-        return None if value is None else Number(value, self.traits.digits + 1, sign)
-
-    def _interval(self, interval: tuple[float, float] | None) -> Numbers | None:
-        if interval is None:
-            return None
-        return Numbers(tuple(self._number(end, sign=True) for end in interval), between=", ", brackets=("[", "]"))
+MOST_DIFFERENT = 10
+"""Number of images in the table of those that differ most."""
 
 
 def compare(
     folders: Sequence[Path], metric: str | None = None, by: str | None = None, test_set: str | None = None, reference: str | None = None
 ) -> Comparison:
-    """Compare the arms of all finished runs in some folders and their subfolders.
+    """Compare the arms of all finished runs, or the networks of all benchmarks, in some folders and their subfolders.
 
     Args:
-        folders: folders of sweeps or runs.
+        folders: folders of sweeps or runs; without runs in them, of benchmarks.
         metric: the metric's name; None selects the first metric of the first run.
         by: a key or group of keys, such as `norm`; only arms that differ in it and in nothing else are compared.
         test_set: the only test set to use; None selects all.
@@ -230,14 +62,17 @@ def compare(
         UserError: there are no runs, or no such metric, test set, key or arm.
     """
     found = read_runs(folders)
-    runs = found.finished
+    benchmarks = BenchmarkArms() if found.finished else read_benchmarks(find_benchmarks(folders))
+    arms = benchmarks.arms or group_arms(found.finished)
+    runs = [run for arm in arms for run in arm.runs.values()]
     if not runs:
+        if benchmarks.notes:
+            raise UserError(benchmarks.notes[0].removeprefix("Skipped: ").rstrip("."))
         if found.broken:
             more = f" (and {len(found.broken) - 1} more runs that cannot be read)" if len(found.broken) > 1 else ""
             raise UserError(f"{found.broken[0]}{more}")
         more = f" ({len(found.unfinished)} unfinished, without results.json)" if found.unfinished else ""
         raise UserError(f"{_listed(folders)}: no finished runs{more}; expected folders with config.yaml and results.json")
-    arms = group_arms(runs)
     names = list(dict.fromkeys(name for run in runs for name in run.record["test_sets"]))
     if test_set is not None and test_set not in names:
         raise UserError(f"--test-set {test_set}: not measured by these runs; known: {', '.join(names)}")
@@ -250,7 +85,8 @@ def compare(
     notes = [] if traits else [f"The runs do not record whether a higher or a lower {metric} is better; higher is assumed to be better."]
     traits = traits or known_traits(metric)
     parts = [_compare_set(name, metric, traits.higher_is_better, arms, pairs) for name in names if test_set in (None, name)]
-    return Comparison(metric, traits, [part for part in parts if part is not None], notes + _notes(arms, found))
+    notes += benchmarks.notes if benchmarks.arms else _notes(arms, found)
+    return Comparison(metric, traits, [part for part in parts if part is not None], notes)
 
 
 def _pairs(arms: Sequence[Arm], by: str | None, reference: Arm | None) -> list[tuple[Arm, Arm]]:
@@ -271,6 +107,7 @@ def _reference(arms: Sequence[Arm], name: str | None) -> Arm | None:
     fitting = [arm for arm in arms if arm.label == name] or [
         arm for arm in arms if any(name in (word, word.partition("=")[2]) for word in arm.label.split())
     ]
+    fitting = fitting or [arm for arm in arms if any(run.record.get("checkpoint") == name for run in arm.runs.values())]
     if len(fitting) != 1:
         found = "no arm matches" if not fitting else f"{len(fitting)} arms match"
         raise UserError(f"--reference {name}: {found}; arms: {_listed(arm.label for arm in arms)}")
@@ -310,14 +147,26 @@ def _compare_set(
         for a, b in pairs
         if {a.label, b.label} <= values.keys()
     ]
+    differences = [replace(found, seeds=[seed for seed in found.seeds if seed != UNSEEDED]) for found in with_holm_correction(differences)]
+    most_different = [_most_different(images, values[difference.a], values[difference.b]) for difference in differences]
     notes += _seed_notes(differences, values)
-    return SetComparison(name, len(images), means, differences, notes)
+    return SetComparison(name, len(images), means, differences, notes, most_different)
+
+
+def _most_different(
+    images: Sequence[str], first: Mapping[int, NDArray[np.float64]], second: Mapping[int, NDArray[np.float64]]
+) -> list[ImageDifference]:
+    a, b = (np.mean(list(seeds.values()), axis=0) for seeds in (first, second))
+    order = np.argsort(-np.abs(a - b), kind="stable")[:MOST_DIFFERENT]
+    return [ImageDifference(images[i], float(a[i]), float(b[i])) for i in order]
 
 
 def _seed_notes(differences: Sequence[Difference], values: Mapping[str, Mapping[int, Any]]) -> list[str]:
     notes = []
     for difference in differences:
         pair = f"{difference.a} - {difference.b}"
+        if UNSEEDED in values[difference.a] or UNSEEDED in values[difference.b]:
+            continue  # the verdict says that the interval covers only images
         if not difference.seeds:
             notes.append(f"{pair}: no common seeds; each arm is averaged over its own seeds.")
         elif set(difference.seeds) != values[difference.a].keys() | values[difference.b].keys():
