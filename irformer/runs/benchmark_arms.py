@@ -34,7 +34,7 @@ def find_benchmarks(folders: Sequence[Path]) -> list[Path]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the folder of a sweep, a run or a benchmark")
         for file in sorted(folder.rglob("results.json")):
-            if not file.with_name(CONFIG).is_file():
+            if not (file.parent / CONFIG).is_file():
                 found.setdefault(file.resolve(), file)
     return list(found.values())
 
@@ -85,11 +85,11 @@ def read_benchmarks(files: Sequence[Path]) -> BenchmarkArms:
         sets = {name if len(labels) == 1 else f"{name} ({record.task_label})": result for name, result in record.test_sets.items()}
         known = measured.get(key)
         measured[key] = _Measured(folder, record, sets) if known is None else replace(known, sets={**known.sets, **sets})
-        found.notes += [
+        found.notes.extend(
             f"{record.label}, {name}: not compared, because {len(result.non_finite)} of {result.images} images have NaN or infinite values."
             for name, result in sets.items()
             if result.non_finite
-        ]
+        )
     found.arms.extend(_arms([_with_seed(part) for part in measured.values()]))
     return found
 
