@@ -34,7 +34,8 @@ class MSSSIM(Metric):
         """Compute the mean over the channels."""
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-        return float(multiscale_structural_similarity_index_measure(*_batches(restored, truth), data_range=1.0))
+        first, second = _batches(restored, truth)
+        return float(multiscale_structural_similarity_index_measure(first, second, data_range=1.0))
 
 
 class _OfNetwork(Metric):
