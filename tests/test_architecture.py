@@ -23,7 +23,7 @@ LAYERS = (
     {"data"},
     {"schema"},
     {"weights", "dynamics", "precision"},
-    {"evaluation"},
+    {"evaluation", "graphs"},
     {"reporting"},
     {"inspection"},
     {"config"},
@@ -125,7 +125,7 @@ def test_data_weights_and_evaluation_load_without_a_framework(framework: str) ->
     lower = [
         name
         for name in sorted(MODULES)
-        if room(name) in {"models", "tasks", "data", "weights", "evaluation", "dynamics", "reporting", "inspection"}
+        if room(name) in {"models", "tasks", "data", "weights", "evaluation", "graphs", "dynamics", "reporting", "inspection"}
     ]
     code = (
         f"import sys, importlib\nfor name in {lower}: importlib.import_module('irformer.' + name)\nsys.exit({framework!r} in sys.modules)"

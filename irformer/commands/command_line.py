@@ -243,6 +243,9 @@ def speed() -> argparse.ArgumentParser:
     what.add_parser("train", parents=[networks, compared, steps, measured], help="one training step: forward, loss, backward, optimizer")
     infer = what.add_parser("infer", parents=[networks, compared, measured], help="restoring one image")
     infer.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: depends on the model)")
+    infer.add_argument(
+        "--backends", nargs="+", choices=("onnxruntime", "openvino"), default=(), help="also measure exported ONNX files in these runtimes"
+    )
     what.add_parser(
         "norm", parents=[compared, measured], help="norms by themselves against F.layer_norm, and against each other in a network"
     )
@@ -250,15 +253,26 @@ def speed() -> argparse.ArgumentParser:
     memory = what.add_parser("memory", parents=[measured], help="peak memory of restoring an image, in a process for each network")
     memory.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
     memory.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512)")
-    within = what.add_parser(
-        "bounded", parents=[measured], help="restoring within a memory bound against restoring at once: the same, peaks, times"
+    of_networks = argparse.ArgumentParser(add_help=False)
+    of_networks.add_argument("--models", nargs="+", metavar="NAME", help="only these models")
+    of_networks.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
+    of_networks.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
+    of_networks.add_argument(
+        "--size",
+        type=_positive,
+        nargs="+",
+        help="height and width of the images in pixels (default: bounded 512 1024; onnx 128 256 384 512)",
     )
-    within.add_argument("--models", nargs="+", metavar="NAME", help="only these models")
-    within.add_argument("--scale", type=_positive, help="upscaling factor (default: 2; restormer keeps the size)")
-    within.add_argument("--norms", nargs="+", metavar="NAME", help="norms to measure (default: ln iln)")
-    within.add_argument("--size", type=_positive, nargs="+", help="height and width of the image in pixels (default: 512 1024)")
-    within.add_argument("--memory", default="400MB", metavar="SIZE", help="the bound (default: 400MB)")
-    within.add_argument("--page", type=Path, metavar="FILE", help=f"also write the results between the lines {START} and {END} of a page")
+    of_networks.add_argument(
+        "--page", type=Path, metavar="FILE", help=f"also write the results between the lines {START} and {END} of a page"
+    )
+    bound = argparse.ArgumentParser(add_help=False)
+    bound.add_argument("--memory", default="400MB", metavar="SIZE", help="the bound (default: 400MB)")
+    what.add_parser(
+        "bounded", parents=[of_networks, bound, measured], help="restoring within a memory bound and at once: difference, peaks, times"
+    )
+    what.add_parser("onnx", parents=[of_networks, measured], help="agreement of exported ONNX files with their networks, in fp32 and fp16")
+    what.add_parser("deployment", parents=[of_networks, bound, measured], help="bounded and onnx")
     what.add_parser("startup", parents=[measured], help="seconds from a command to its help, its error message or its first training step")
     what.add_parser("scaling", parents=[measured], help="cost against image size, width, depth and batch, drawn in one figure")
     data = what.add_parser(

@@ -41,7 +41,8 @@ def export() -> None:
         format: str = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
         for option, formats in _APPLIES.items():
             if getattr(arguments, option) and format not in formats:
-                raise UserError(f"--{option.replace('_', '-')}: applies to --format {' and '.join(formats)}, not to {format}; omit it")
+                only = ", ".join(formats)
+                raise UserError(f"--{option.replace('_', '-')}: --format {format} does not use it, only {only}; omit it")
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
         if format == "hub":
             _export_folder(checkpoint, arguments)

@@ -33,7 +33,7 @@ from irformer.graphs.checkpoint_graphs import graph_beside
 from irformer.graphs.runtimes import GraphNetwork
 from irformer.imaging.decoding import STDERR_LOCK
 from irformer.imaging.images import printable
-from irformer.weights.checkpoints import load_checkpoint
+from irformer.weights.checkpoints import Checkpoint, load_checkpoint
 
 SOME_FAILED = 3
 INTERRUPTED = 130
@@ -119,10 +119,7 @@ def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple
     if network.in_channels not in (1, 3):
         raise UserError(f"{arguments.checkpoint}: its network takes {network.in_channels} channels, expected 1 (gray) or 3 (RGB)")
     if arguments.backend != "torch":
-        for option, value, expected in (("--device", where.type, "cpu"), ("--precision", arguments.precision, "fp32")):
-            if value != expected:
-                raise UserError(f"{option} {value}: --backend {arguments.backend} computes on the CPU in fp32; omit one of them")
-        network = GraphNetwork(graph_beside(checkpoint), arguments.backend)
+        network = _in_runtime(checkpoint, arguments, where)
     network = network.to(where)
     if arguments.memory is not None:
         network = _bounded(network, arguments)
@@ -134,6 +131,20 @@ def _image_restorer(arguments: argparse.Namespace, where: torch.device) -> tuple
     with naming("--"):
         tiled = TiledRestorer(whole, arguments.tile, arguments.overlap)
     return ImageRestorer(tiled, network.in_channels, arguments.quality), network.scale
+
+
+def _in_runtime(checkpoint: Checkpoint, arguments: argparse.Namespace, where: torch.device) -> GraphNetwork:
+    """Return the network of a checkpoint in a runtime, from the ONNX file beside the checkpoint."""
+    for option, value, expected in (
+        ("device", where.type, "cpu"),
+        ("precision", arguments.precision, "fp32"),
+        ("memory", arguments.memory, None),
+    ):
+        if value != expected:
+            raise UserError(
+                f"--{option} {value}: --backend {arguments.backend} computes whole images or tiles on the CPU in fp32; omit one"
+            )
+    return GraphNetwork(graph_beside(checkpoint), arguments.backend)
 
 
 def _bounded(network: Any, arguments: argparse.Namespace) -> BoundedNetwork:

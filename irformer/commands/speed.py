@@ -17,7 +17,17 @@ from irformer.config.compose import compose, instantiate, options
 from irformer.core.files import require_writable
 from irformer.errors import UserError
 from irformer.reporting.page import readable_console
-from irformer.speed import bounded_memory, loop_overhead, norm_layers, peak_memory, restoring, scaling_curves, startup_times, training_step
+from irformer.speed import (
+    bounded_memory,
+    graph_agreement,
+    loop_overhead,
+    norm_layers,
+    peak_memory,
+    restoring,
+    scaling_curves,
+    startup_times,
+    training_step,
+)
 from irformer.speed.alternatives import Comparison, Options, RateCache, table
 from irformer.speed.machine import describe_machine
 from irformer.speed.pipeline import SyntheticSet, data_rates, data_section, memory_over_batches
@@ -28,6 +38,7 @@ from irformer.training.precision import set_precision
 
 _ROUNDS, _QUICK_ROUNDS = 10, 3
 _ALL = ("infer", "train", "norm", "loop", "memory", "data", "startup", "scaling")
+_TOGETHER = {"all": _ALL, "deployment": ("bounded", "onnx")}
 _FOLDER = Path("runs/speed")
 _QUICK_NOTE = "--quick: smaller sizes, fewer networks and fewer rounds, to see that everything works; do not cite these numbers."
 
@@ -85,7 +96,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     report = SpeedReport(describe_machine(context.device), [], [_QUICK_NOTE] if arguments.quick else [])
     console = readable_console()
     files = [arguments.json] if arguments.json else []
-    for name in _ALL if arguments.what == "all" else (arguments.what,):
+    for name in _TOGETHER.get(arguments.what, (arguments.what,)):
         section = _SECTIONS[name](arguments, context)
         section.show(console)
         report = replace(report, sections=[*report.sections, section])
@@ -165,7 +176,10 @@ def _default_scale(model: str) -> int | None:
 def _options(arguments: argparse.Namespace, context: _Context) -> Options:
     precisions = arguments.precision or (["fp32", "bf16"] if context.device.type == "cuda" else ["fp32"])
     norms = arguments.norms or ["ln", "iln"]
-    return Options(context.rounds, norms, precisions, arguments.compile, profiled=not arguments.no_profile)
+    backends = getattr(arguments, "backends", ())
+    if backends and context.device.type != "cpu":
+        raise UserError(f"--backends {' '.join(backends)}: these compute on the CPU; add --device cpu")
+    return Options(context.rounds, norms, precisions, arguments.compile, profiled=not arguments.no_profile, backends=backends)
 
 
 def _compared(measure: Callable[..., Comparison], cases: Sequence[Any], context: _Context, options: Options) -> list[Comparison]:
@@ -228,6 +242,17 @@ def _bounded(arguments: argparse.Namespace, context: _Context) -> Section:
     return Section("bounded", "Bounded memory", [bounded_memory.bounded_table(found)], [], found)
 
 
+def _onnx(arguments: argparse.Namespace, context: _Context) -> Section:
+    cases = _selected(graph_agreement.QUICK if context.quick else graph_agreement.CASES, arguments, restoring.Restoring("", 2, 128))
+    found = []
+    for case in {case.model: case for case in cases}.values():
+        sizes = arguments.size or [other.size for other in cases if other.model == case.model]
+        for norm in arguments.norms or ["ln", "iln"]:
+            _say(f"onnx, {case.model}, {norm}")
+            found += graph_agreement.export_measured(case.model, case.scale, norm, sizes)
+    return Section("onnx", "ONNX files", [graph_agreement.agreement_table(found)], [], found)
+
+
 def _startup(arguments: argparse.Namespace, context: _Context) -> Section:
     _say("start-up")
     with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
@@ -284,6 +309,7 @@ _SECTIONS: dict[str, Callable[[argparse.Namespace, _Context], Section]] = {
     "loop": _loop,
     "memory": _memory,
     "bounded": _bounded,
+    "onnx": _onnx,
     "startup": _startup,
     "scaling": _scaling,
     "data": _data,

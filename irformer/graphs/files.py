@@ -4,7 +4,7 @@ import copy
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from irformer.core.files import write_atomically
 from irformer.core.version import __version__
 from irformer.errors import UserError
-from irformer.graphs.agreement import DECIBELS, RELATIVE, SIZES, Agreement, agreements, described, misses
+from irformer.graphs.agreement import DECIBELS, RELATIVE, SIZES, Agreement, Size, agreements, described, misses
 from irformer.graphs.operators import REWRITES
 from irformer.graphs.runtimes import GraphNetwork, required
 from irformer.graphs.tracing import GraphPrecision, quiet, reason, trace
@@ -46,7 +47,9 @@ class Written:
         return f"{self.precision}, {'PSNR against' if self.precision != 'fp32' else 'largest difference from'} the network: {words}"
 
 
-def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, opset: int = OPSET) -> Written:
+def write_onnx(
+    network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, opset: int = OPSET, sizes: Sequence[Size] = SIZES
+) -> Written:
     """Write a network as ONNX: one input `input` and one output `output`, for any number of images of any size.
 
     Padding and cropping are part of the graph. The metadata contains the facts, and scale, channels, size_multiple and precision.
@@ -58,6 +61,7 @@ def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: b
         half: weights, images and most operations in float16; statistics and softmax stay in float32, as does the residual stream if float16
             alone misses 50 dB.
         opset: version of ONNX's operators, one of `OPSETS`.
+        sizes: the sizes of images at which the graph is compared with the network.
 
     Raises:
         UserError: a package is missing, the network cannot be traced, the graph differs too much from the network (more than 1e-4 relative
@@ -69,15 +73,14 @@ def write_onnx(network: nn.Module, path: Path, facts: Mapping[str, str], half: b
 
     def save(program: ExportedProgram, precision: GraphPrecision, temporary: Path) -> None:
         exported = onnx_program(program, opset)
-        channels, scale = network.in_channels, network.scale
-        _name_axes(exported.model, channels, scale)
-        exported.model.metadata_props.update(facts | _own_facts(network, precision))
+        _name_axes(exported.model, network)
+        exported.model.metadata_props.update({**facts, **_own_facts(network, precision)})
         exported.save(temporary, external_data=False)
 
-    return _write(network, path, half, save, lambda file: GraphNetwork(file, "onnxruntime"))
+    return _write(network, path, half, sizes, save, lambda file: GraphNetwork(file, "onnxruntime"))
 
 
-def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False) -> Written:
+def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half: bool = False, sizes: Sequence[Size] = SIZES) -> Written:
     """Write a network as a program of torch.export, for any number of images of any size; `torch.export.load(path).module()` runs it.
 
     Args:
@@ -85,6 +88,7 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
         path: the file, ending in .pt2.
         facts: metadata to store in the file, as JSON under metadata.json.
         half: as in `write_onnx`.
+        sizes: as in `write_onnx`.
 
     Raises:
         UserError: as in `write_onnx`.
@@ -92,6 +96,9 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
     _require_suffix(path, ".pt2")
 
     def save(program: ExportedProgram, precision: GraphPrecision, temporary: Path) -> None:
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+                node.meta.pop("stack_trace", None)  # names folders of this machine
         buffer = io.BytesIO()  # given a path, PyTorch insists on the suffix
         with quiet():
             torch.export.save(program, buffer, extra_files={_FACTS: json.dumps({**facts, **_own_facts(network, precision)})})
@@ -102,7 +109,7 @@ def write_program(network: nn.Module, path: Path, facts: Mapping[str, str], half
             module = torch.export.load(io.BytesIO(file.read_bytes())).module()
         return lambda images: module(images.half() if half else images).float()
 
-    return _write(network, path, half, save, reopen)
+    return _write(network, path, half, sizes, save, reopen)
 
 
 def onnx_program(program: ExportedProgram, opset: int) -> Any:
@@ -122,6 +129,8 @@ def onnx_program(program: ExportedProgram, opset: int) -> Any:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f"PyTorch cannot convert the network to ONNX ({reason(error)}); update torch and onnxscript") from error
+    # What the exporter records about the source code names folders of this machine.
+    required("onnx_ir.passes.common").ClearMetadataAndDocStringPass()(exported.model)
     found = exported.model.opset_imports.get("")
     if found != opset:
         raise UserError(f"--opset {opset}: PyTorch can write only opset {found} for this network; choose {found}")
@@ -132,6 +141,7 @@ def _write(
     network: nn.Module,
     path: Path,
     half: bool,
+    sizes: Sequence[Size],
     save: Callable[[ExportedProgram, GraphPrecision, Path], None],
     reopen: Callable[[Path], Callable[[Tensor], Tensor]],
 ) -> Written:
@@ -145,7 +155,7 @@ def _write(
         for precision in precisions:
             save(trace(reference, precision), precision, temporary)
             found = []
-            for agreement in agreements(reopen(temporary), reference, channels, SIZES):
+            for agreement in agreements(reopen(temporary), reference, channels, sizes):
                 found.append(agreement)
                 if misses(agreement, half):
                     break
@@ -171,16 +181,16 @@ def _own_facts(network: Any, precision: GraphPrecision) -> dict[str, str]:
     return {**{key: str(value) for key, value in facts.items()}, "precision": precision, "irformer": __version__}
 
 
-def _name_axes(model: Any, channels: int, scale: int) -> None:
+def _name_axes(model: Any, network: Any) -> None:
     """Name the axes of input and output; sizes inside of the graph are left to the runtime."""
     ir = required("onnx_ir")
     graph = model.graph
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    names = ("height", "width") if scale == 1 else ("scaled_height", "scaled_width")
-    graph.inputs[0].shape = ir.Shape(["batch", channels, "height", "width"])
-    graph.outputs[0].shape = ir.Shape(["batch", channels, *names])
+    names = ("height", "width") if network.scale == 1 else ("scaled_height", "scaled_width")
+    graph.inputs[0].shape = ir.Shape(["batch", network.in_channels, "height", "width"])
+    graph.outputs[0].shape = ir.Shape(["batch", network.in_channels, *names])
 
 
 def _require_suffix(path: Path, suffix: str) -> None:

@@ -1,11 +1,15 @@
-"""What networks compute in exported graphs, where sizes are unknown: padding and masks without branches on the size.
+"""What networks compute in exported graphs, where sizes are unknown: padding and attention without branches on the size.
 
 PyTorch's exporter turns a branch on a size into a condition that the size must fulfill. The functions here give the results of their
 counterparts for every size.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from irformer.norms.moments import widened
 
 # New in PyTorch 2.7.
 exporting = getattr(torch.compiler, "is_exporting", lambda: False)
@@ -25,18 +29,27 @@ def pad_by_index(x: Tensor, multiple: int) -> Tensor:
     return x.index_select(2, rows).index_select(3, columns)
 
 
-def mask_borders(scores: Tensor, rows: int, columns: int, masks: Tensor) -> Tensor:
-    """Mask the scores of shifted windows, by subtracting 100 as the official code does.
+def attend_in_graph(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: tuple[int, int, Tensor] | None) -> Tensor:
+    """Attend as `irformer.models.attention.attend` does, with scores and softmax in at least float32.
 
     Args:
-        scores: [B * rows * columns, heads, n, n].
-        rows: rows of windows in each image.
-        columns: columns of windows in each image.
-        masks: see `irformer.models.attention.Borders`.
+        q: queries [windows, n, heads, d].
+        k: keys [windows, m, heads, d].
+        v: values [windows, m, heads, d].
+        bias: added to the scores [heads, n, m].
+        borders: an `irformer.models.attention.Borders`, or None.
     """
-    at_right, at_bottom, in_corner = masks
+    q, k, v = (value.transpose(1, 2) for value in (q, k, v))
+    scores = widened(q / math.sqrt(q.shape[-1]) @ k.mT) + widened(bias)
+    if borders is not None:
+        scores = _mask(scores, *borders)
+    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
+
+
+def _mask(scores: Tensor, rows: int, columns: int, masks: Tensor) -> Tensor:
+    """Mask the scores of shifted windows [B * rows * columns, heads, n, n], by subtracting 100 as the official code does."""
+    at_right, at_bottom, _ = masks  # the corner's mask is wherever one of the others is
     last_row = (torch.arange(rows, device=scores.device) == rows - 1).view(-1, 1, 1, 1)
     last_column = (torch.arange(columns, device=scores.device) == columns - 1).view(-1, 1, 1)
-    # The corner's mask is wherever one of the others is, and between the regions that differ in both.
-    masked = (last_row & at_bottom) | (last_column & at_right) | (last_row & last_column & in_corner)
+    masked = (last_row & at_bottom) | (last_column & at_right)
     return (scores.unflatten(0, (-1, rows, columns)) - 100.0 * masked.unsqueeze(2).to(scores.dtype)).flatten(0, 2)

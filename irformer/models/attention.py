@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from irformer.models.any_size import exporting, mask_borders
-from irformer.norms.moments import widened
+from irformer.models.any_size import attend_in_graph, exporting
 
 # Scores that are in memory at a time on the CPU, so that they stay in its cache.
 _SCORES = 1 << 19
@@ -54,7 +53,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | Non
         [windows, n, heads, d].
     """
     if exporting():
-        return _attend_in_graph(q, k, v, bias, borders)
+        return attend_in_graph(q, k, v, bias, borders)
     plain = q.device.type == "cpu" and q.dtype == bias.dtype and q.dtype in (torch.float32, torch.float64)
     if plain and not torch.compiler.is_compiling():
         if torch.is_grad_enabled():
@@ -82,15 +81,6 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Border
     upper = torch.cat([part(most, most, bias), part(most, last, at_right)], 2)
     lowest = torch.cat([part(last, most, at_bottom), part(last, last, in_corner)], 2)
     return torch.cat([upper, lowest], 1).flatten(0, 2)
-
-
-def _attend_in_graph(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Borders | None) -> Tensor:
-    """`attend` for a number of windows that is unknown, with scores and softmax in at least float32."""
-    q, k, v = (value.transpose(1, 2) for value in (q, k, v))
-    scores = widened(q / math.sqrt(q.shape[-1]) @ k.mT) + widened(bias)
-    if borders is not None:
-        scores = mask_borders(scores, *borders)
-    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, head_multiple: int | None = None) -> Tensor:

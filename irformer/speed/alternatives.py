@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from irformer.graphs.runtimes import Backend
 from irformer.reporting.tables import Cell, Number, ResultTable
 from irformer.speed.floors import Cost, Rates, measure_rates
 from irformer.speed.measure import Timing, interleaved, ratio
@@ -25,16 +26,19 @@ class Setting:
         network: `official`, or the name of a norm.
         precision: `fp32`, or `bf16` for autocast.
         compiled: whether torch.compile is used.
+        backend: `torch`, or the runtime of an exported ONNX file.
     """
 
     network: str
     precision: str = "fp32"
     compiled: bool = False
+    backend: str = "torch"
 
     @property
     def name(self) -> str:
         """The name in tables, such as `ln bf16 compiled`; fp32 and eager are not mentioned."""
         words = [self.network, self.precision if self.precision != "fp32" else "", "compiled" if self.compiled else ""]
+        words.append(self.backend if self.backend != "torch" else "")
         return " ".join(word for word in words if word)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
@@ -86,6 +90,7 @@ class Options:
         compile: whether irformer's networks are also compiled.
         official: whether the official network is measured, if there is one.
         profiled: whether irformer's eager networks are profiled.
+        backends: runtimes of exported ONNX files that are also measured, in fp32.
     """
 
     rounds: int
@@ -94,6 +99,7 @@ class Options:
     compile: bool = False
     official: bool = True
     profiled: bool = True
+    backends: Sequence[Backend] = ()
 
     def settings(self, official: bool) -> list[Setting]:
         """Return the alternatives of a comparison.
@@ -107,7 +113,7 @@ class Options:
             found += [
                 Setting(norm, precision, compiled) for compiled in ([False, True] if self.compile else [False]) for norm in self.norms
             ]
-        return found
+        return [*found, *(Setting(norm, backend=backend) for backend in self.backends for norm in self.norms)]
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -160,7 +166,7 @@ def compare(
     floors = {precision: of.floor(rates[precision]) for precision, of in cost.items()}
     lines = [f"{precision} {of.line(rates[precision])}" for precision, of in cost.items()]
     first = next(iter(cost))
-    eager = [setting for setting in calls if setting.network != OFFICIAL and not setting.compiled and setting.precision == first]
+    eager = [setting for setting in calls if setting == Setting(setting.network, first) and setting.network != OFFICIAL]
     operators = {setting.name: operator_shares(calls[setting], rates.device) for setting in eager} if options.profiled else {}
     ratios = tuple(_ratios(work, list(calls), timings, rates.device.type))
     return Comparison(
@@ -179,7 +185,7 @@ def compare(
 def _ratios(work: str, alternatives: Sequence[Setting], timings: Mapping[str, Timing], device: str) -> Iterator[Finding]:
     pairs = []
     for setting in alternatives:
-        reference = Setting("ln", setting.precision, setting.compiled)
+        reference = replace(setting, network="ln")
         if setting.network == "ln":
             official = Setting(OFFICIAL, setting.precision)
             pairs += [(official, setting)] if official in alternatives else []
@@ -205,7 +211,7 @@ def table(title: str, comparisons: Sequence[Comparison]) -> ResultTable:
         for setting in comparison.settings:
             timing = timings[setting.name]
             official = timings.get(Setting(OFFICIAL, setting.precision).name)
-            layer_norm = timings.get(Setting("ln", setting.precision, setting.compiled).name)
+            layer_norm = timings.get(replace(setting, network="ln").name)
             floor = comparison.floors.get(setting.precision)
             rows.append(
                 [

@@ -16,9 +16,9 @@ from irformer.speed.peak_memory import in_a_process, restore_measured
 from irformer.speed.peers import build
 from irformer.speed.restoring import Restoring
 
-_MODELS = (("swinir_tiny", 2), ("hat_tiny", 2), ("drct_tiny", 2), ("restormer_tiny", None))
-CASES = tuple(Restoring(model, scale, size) for model, scale in _MODELS for size in (512, 1024))
-QUICK = tuple(Restoring(model, scale, 64) for model, scale in _MODELS)
+MODELS = (("swinir_tiny", 2), ("hat_tiny", 2), ("drct_tiny", 2), ("restormer_tiny", None))
+CASES = tuple(Restoring(model, scale, size) for model, scale in MODELS for size in (512, 1024))
+QUICK = tuple(Restoring(model, scale, 64) for model, scale in MODELS)
 MB = 10**6
 # Images on which libraries allocate their workspaces, and a bounded network measures its passes, before anything is measured.
 _WARM_UP = 64

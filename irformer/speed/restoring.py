@@ -1,12 +1,16 @@
 """Restoring images: irformer's networks and the official ones with the same weights, without padding or tiles around them."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from irformer.graphs.files import write_onnx
+from irformer.graphs.runtimes import GraphNetwork
 from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare, compiled, forget_compiled
 from irformer.speed.floors import forward_cost
 from irformer.speed.peers import OFFICIAL, networks_to_compare
@@ -63,10 +67,22 @@ def compare_restoring(case: Restoring, rates: RateCache, options: Options) -> Co
     image = torch.rand(1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0)).to(device)
     networks = {name: network.to(device) for name, network in networks.items()}
     calls: dict[Setting, Callable[[], object]] = {}
+    graphs = _graphs(networks, options)
     for setting in options.settings(OFFICIAL in networks):
-        network = networks[setting.network]
+        network = networks[setting.network] if setting.backend == "torch" else graphs[setting.network, setting.backend]
         calls[setting] = partial(_restore, compiled(network) if setting.compiled else network, image, setting)
     return compare(case.title, calls, cost, rates, options, [note] if note else [])
+
+
+def _graphs(networks: Mapping[str, nn.Module], options: Options) -> dict[tuple[str, str], nn.Module]:
+    """Export networks and load them in each runtime, by norm and runtime."""
+    found: dict[tuple[str, str], nn.Module] = {}
+    with tempfile.TemporaryDirectory(prefix="irformer-speed-") as folder:
+        for norm in options.norms if options.backends else ():
+            path = Path(folder) / f"{norm}.onnx"
+            write_onnx(networks[norm], path, {})
+            found |= {(norm, backend): GraphNetwork(path, backend) for backend in options.backends}
+    return found
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """ONNX and .pt2 files of networks: conventions, agreement at any size, and what is refused."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from official import small
 from torch import Tensor, nn
 
+import irformer
 from irformer.errors import UserError
 from irformer.graphs import files
 from irformer.graphs.agreement import Agreement, Size, agreements, misses, photo
@@ -34,25 +36,25 @@ class Exported(NamedTuple):
     written: Written
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_sizes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "SIZES", QUICK)
-        yield
-
-
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, quick_sizes) -> Exported:
-    network = small("swinir", "iln", scale=2)
+def exported(tmp_path_factory) -> Exported:
+    network = small("swinir", "iln", scale=2, depths=[2], num_heads=[2])
     path = tmp_path_factory.mktemp("graphs") / "a.onnx"
-    return Exported(network, path, write_onnx(network, path, {"license": "Apache-2.0", "norm": "iln"}))
+    return Exported(network, path, write_onnx(network, path, {"license": "Apache-2.0", "norm": "iln"}, sizes=QUICK))
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory, quick_sizes) -> Exported:
+def half(tmp_path_factory) -> Exported:
     network = small("restormer", "iln")
     path = tmp_path_factory.mktemp("graphs") / "half.onnx"
-    return Exported(network, path, write_onnx(network, path, {}, half=True))
+    return Exported(network, path, write_onnx(network, path, {}, half=True, sizes=QUICK))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Exported:
+    network = small("hat", "iln", scale=2)
+    path = tmp_path_factory.mktemp("graphs") / "a.pt2"
+    return Exported(network, path, write_program(network, path, {"norm": "iln"}, sizes=QUICK))
 
 
 def typed(path: Path) -> tuple[onnx.ModelProto, dict[str, int]]:
@@ -89,6 +91,12 @@ def test_a_file_says_what_it_is(exported, half):
     assert {"scale": "2", "channels": "3", "norm": "iln", "license": "Apache-2.0", "precision": "fp32"}.items() <= facts.items()
     assert metadata(half.path)["precision"] == half.written.precision == "fp16"
     assert onnx.load(exported.path).opset_import[0].version == files.OPSET
+
+
+def test_a_file_names_no_folder_of_the_machine(exported, program):
+    for found in (exported, program):
+        assert str(Path(irformer.__file__).parent).encode() not in found.path.read_bytes()
+        assert b"site-packages" not in found.path.read_bytes()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -128,25 +136,23 @@ def test_pixel_unshuffle_is_no_operator(half):
     assert not {node.op_type for node in onnx.load(half.path).graph.node} & {"SpaceToDepth", "PixelUnshuffle"}
 
 
+@pytest.mark.slow
 def test_the_residual_stream_stays_float32_if_float16_overflows(tmp_path):
     """LayerNorm does not limit its input: the network is the same with a stream beyond the range of float16."""
     network = small("swinir", "ln", scale=1)
-    scaled = scale_stream(network, 2.0**20)
-    assert write_onnx(network, tmp_path / "a.onnx", {}, half=True).precision == "fp16"
-    written = write_onnx(scaled, tmp_path / "b.onnx", {}, half=True)
+    assert write_onnx(network, tmp_path / "a.onnx", {}, half=True, sizes=QUICK).precision == "fp16"
+    written = write_onnx(scale_stream(network, 2.0**20), tmp_path / "b.onnx", {}, half=True, sizes=QUICK)
     assert written.precision == metadata(tmp_path / "b.onnx")["precision"] == "fp16_safe"
     require_conventions(tmp_path / "b.onnx", 1, half=True)
 
 
-def test_a_program_is_reloaded_for_any_size(tmp_path):
-    network = small("hat", "iln", scale=2)
-    write_program(network, tmp_path / "a.pt2", {"norm": "iln"})
+def test_a_program_is_reloaded_for_any_size(program):
     found = {"metadata.json": ""}
-    program = torch.export.load(tmp_path / "a.pt2", extra_files=found)
-    assert '"norm": "iln"' in found["metadata.json"]
+    restored = torch.export.load(program.path, extra_files=found).module()
+    assert {"norm": "iln", "scale": "2", "precision": "fp32"}.items() <= json.loads(found["metadata.json"]).items()
     images = photo(Size(3, 9, 31), 3)
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(images), network(images), rtol=0, atol=1e-5)
+        torch.testing.assert_close(restored(images), program.network(images), rtol=0, atol=1e-5)
 
 
 class Changed(nn.Module):
@@ -168,18 +174,18 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("network", "name", "options", "message"),
+    ("network", "name", "message"),
     [
-        (Changed(), "a.onnx", {}, r"a\.onnx: not written: the graph differs from the network \(1\.0e-03 at 7x5\), expected at most 1e-04"),
-        (Changed(), "a.pt2", {}, r"a\.pt2: not written: the graph differs .*, expected at most 1e-04 relative"),
-        (Branching(), "a.onnx", {}, r"Branching cannot be traced for images of any size \(.*\); expected a network whose operations"),
-        (Changed(), "a.pt", {}, r"a\.pt: expected a file name ending in \.onnx"),
+        (Changed(), "a.onnx", r"a\.onnx: not written: the graph differs from the network \(1\.0e-03 at 7x5\), expected at most 1e-04"),
+        (Changed(), "a.pt2", r"a\.pt2: not written: the graph differs .*, expected at most 1e-04 relative"),
+        (Branching(), "a.onnx", r"Branching cannot be traced for images of any size \(.*\); expected a network whose operations"),
+        (Changed(), "a.pt", r"a\.pt: expected a file name ending in \.onnx"),
     ],
 )
-def test_a_file_that_is_not_the_network_is_refused(network, name, options, message, tmp_path):
+def test_a_file_that_is_not_the_network_is_refused(network, name, message, tmp_path):
     write = write_program if name.endswith("pt2") else write_onnx
     with pytest.raises(UserError, match=message) as refusal:
-        write(network, tmp_path / name, {}, **options)
+        write(network, tmp_path / name, {}, sizes=QUICK)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -223,7 +229,7 @@ def test_every_network_with_every_norm_is_exported(name, norm, tmp_path):
     network = small(name, norm, scale=None if name == "restormer" else 2)
     for half in (False, True):
         path = tmp_path / f"{half}.onnx"
-        write_onnx(network, path, {}, half=half)
+        write_onnx(network, path, {}, half=half, sizes=QUICK)
         require_conventions(path, network.scale, half)
         model, types = typed(path)
         assert {types[node.input[0]] for node in model.graph.node if node.op_type in STATISTICS} <= {TENSORS.FLOAT}
@@ -237,23 +243,22 @@ def test_every_network_with_every_norm_is_exported(name, norm, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_programs_of_every_network_are_reloaded(name, norm, tmp_path):
     network = small(name, norm)
-    written = write_program(network, tmp_path / "a.pt2", {})
+    written = write_program(network, tmp_path / "a.pt2", {}, sizes=QUICK)
     assert [found.size for found in written.agreements] == list(QUICK)
-    assert write_program(network, tmp_path / "half.pt2", {}, half=True).precision == "fp16"
+    assert write_program(network, tmp_path / "half.pt2", {}, half=True, sizes=QUICK).precision == "fp16"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_statistics_of_a_large_image_agree(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SIZES", (Size(1, 512, 512),))
-    written = write_onnx(small(name, "iln"), tmp_path / "a.onnx", {})
+def test_statistics_of_a_large_image_agree(name, tmp_path):
+    written = write_onnx(small(name, "iln"), tmp_path / "a.onnx", {}, sizes=[Size(1, 512, 512)])
     assert written.agreements[0].decibels >= 90
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", [*files.OPSETS])
 def test_every_version_of_the_operators(opset, tmp_path):
-    write_onnx(small("restormer", "ln"), tmp_path / "a.onnx", {}, opset=opset)
+    write_onnx(small("restormer", "ln"), tmp_path / "a.onnx", {}, opset=opset, sizes=QUICK)
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == opset
 
 
@@ -270,6 +275,6 @@ def test_every_version_of_the_operators(opset, tmp_path):
 )
 def test_every_upsampler_and_window(name, overrides, tmp_path):
     network = small(name, "ln", **overrides)
-    assert all(found.decibels > 90 for found in write_onnx(network, tmp_path / "a.onnx", {}).agreements)
+    assert all(found.decibels > 90 for found in write_onnx(network, tmp_path / "a.onnx", {}, sizes=QUICK).agreements)
     buffer = io.BytesIO((tmp_path / "a.onnx").read_bytes())
     assert onnx.load(buffer).graph.input[0].type.tensor_type.shape.dim[1].dim_value == network.in_channels

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from irformer.graphs.operators import REWRITES
-from irformer.models.any_size import pad_by_index
-from irformer.models.attention import Borders, _attend_in_graph, attend
+from irformer.models.any_size import attend_in_graph, pad_by_index
+from irformer.models.attention import Borders, attend
 from irformer.models.blocks import pad_to_multiple
 from irformer.models.windows import shifted_window_masks
 
@@ -30,7 +30,7 @@ def test_attention_in_a_graph_is_attention(rows, columns, shift):
     borders = Borders(rows, columns, shifted_window_masks(4, shift)) if shift else None
     with torch.no_grad():
         expected = attend(q, k, v, bias, borders)
-    torch.testing.assert_close(_attend_in_graph(q, k, v, bias, borders), expected)
+    torch.testing.assert_close(attend_in_graph(q, k, v, bias, borders), expected)
 
 
 CALLS = {

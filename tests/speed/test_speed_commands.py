@@ -15,6 +15,7 @@ from irformer.errors import UserError
 from irformer.speed import (
     bounded_memory,
     floors,
+    graph_agreement,
     loop_overhead,
     norm_layers,
     peak_memory,
@@ -47,6 +48,7 @@ def tiny(monkeypatch):
         },
         loop_overhead: {"BLOCK": 2},
         peak_memory: {"QUICK": (Restoring("swinir_tiny", 2, 16),)},
+        graph_agreement: {"QUICK": (Restoring("swinir_tiny", 2, 16),)},
         bounded_memory: {"QUICK": (Restoring("swinir_tiny", 2, 16),), "_WARM_UP": 16},
         scaling_curves: {"_QUICK_SWEEPS": {"size": (8, 16), "batch": (1, 2)}},
         pipeline: {"HEIGHT": 482, "WIDTH": 720, "IMAGES": 2},
@@ -193,6 +195,24 @@ def test_memory_is_compared_with_the_official_network(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
+def test_exported_files_are_compared_with_their_network(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"Before\n{START}\nold\n{END}\nafter\n")
+    measured(monkeypatch, "onnx", "--norms", "iln", "--size", "16", "24", "--json", str(tmp_path / "a.json"), "--page", str(page))
+    found = strict(tmp_path / "a.json")["sections"]["onnx"]["results"]
+    assert [graph["written"]["precision"] for graph in found] == ["fp32", "fp16"]
+    assert all(graph["written"]["agreements"][1]["decibels"] > (90, 50)[i] for i, graph in enumerate(found))
+    assert "| network | norm | file | 16x16 | 24x24 |" in page.read_text()
+
+
+@pytest.mark.slow
+def test_runtimes_take_turns_with_pytorch(tmp_path, monkeypatch):
+    measured(monkeypatch, "infer", "--norms", "ln", "--backends", "onnxruntime", "openvino", "--json", str(tmp_path / "a.json"))
+    (result,) = strict(tmp_path / "a.json")["sections"]["infer"]["results"]
+    assert [timing["name"] for timing in result["timings"]][-3:] == ["ln", "ln onnxruntime", "ln openvino"]
+
+
 def test_bounded_memory_is_compared_with_restoring_at_once(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{START}\n{END}\nafter\n")

@@ -45,7 +45,7 @@ def test_a_run_becomes_a_folder_with_card_and_license(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--license", "MIT"], "--license: only a model card uses it; omit it or add --format hub"),
+        (["--license", "MIT"], "--license: --format safetensors does not use it, only hub, onnx, pt2; omit it"),
         (["--format", "hub", "--license-file", "missing.txt"], "--license-file missing.txt: cannot be read"),
         (["--format", "hub", "--results", "missing.json"], "missing.json: cannot be read"),
     ],
