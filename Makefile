@@ -59,7 +59,7 @@ reliability: install
 
 # One test process for each core, and one thread for each process: more would only wait for each other.
 test: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -rs --numprocesses auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -rs --numprocesses auto --dist worksteal
 
 test-slow: install
 	@$(BIN)/python -m pytest -m slow -rs

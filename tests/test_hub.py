@@ -205,6 +205,7 @@ def test_what_is_in_the_cache_needs_no_hub(hub, weights, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr("time.sleep", lambda _: None)  # the client waits between its attempts
     assert load_checkpoint("hf://me/net").step == 7
+    assert fetch_card(HubAddress("me/net")) is None
     with pytest.raises(UserError, match="hf://me/other: the Hub cannot be reached, and the file is not in the cache"):
         load_checkpoint("hf://me/other")
 

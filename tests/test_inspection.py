@@ -69,6 +69,7 @@ def test_features_are_those_of_the_probe_on_the_photos(found):
         assert layer.range_share == layer.max_abs / 65504
     assert found.peak >= max(layer.max_abs for layer in found.layers) * (1 - 1e-5)
     assert found.photos == list(PHOTOS)
+    assert found.device == "cpu"
     assert found.final_norm == "norm"
     assert set(found.final_correlations) == {"weight_correlation", "bias_correlation"}
     assert len(found.bias_smoothness) == 4
@@ -152,7 +153,12 @@ def run(precision: str, psnr: float = 70.0, overflowed: int = 0, fault: str | No
         (40000, [run("fp16"), run("fp16_safe"), run("bf16", 40)], rules.FP32_STREAM, "40,000, uses 61.1 % of the range of float16, which"),
         (1e6, [run("fp16", math.nan, 3), run("fp16_safe"), run("bf16", 40)], rules.FP32_STREAM, "overflows in 3 layers, first in layers.3"),
         (1e6, [run("fp16", math.nan, 3), run("fp16_safe", 59.9), run("bf16", 41)], rules.BF16, "59.9 dB against fp32; bf16 has 41.0 dB"),
-        (1e6, [run("fp16", math.nan, 3), run("fp16_safe", math.nan, 1), run("bf16", 41)], rules.BF16, "fp16_safe overflows in 1 layers"),
+        (
+            1e6,
+            [run("fp16", math.nan, 3), run("fp16_safe", math.nan, 1), run("bf16", 41)],
+            rules.BF16,
+            "fp16_safe overflows in 1 layer, first",
+        ),
         (1e6, [run("fp16", fault="no"), run("fp16_safe", fault="no"), run("bf16", 41)], rules.BF16, "fp16 does not run (no)"),
         (1e6, [run("fp16", fault="no"), run("fp16_safe", fault="no"), run("bf16", fault="no")], rules.FP32, "bf16 does not run (no)"),
     ],

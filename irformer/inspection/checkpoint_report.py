@@ -91,6 +91,7 @@ class Inspection:
     Args:
         path: its file.
         description: what it is.
+        device: where it was measured; rounding in low precision depends on it.
         photos: names of the photos on which it was measured.
         layers: groups and blocks in the order of computation.
         peak_layer: the layer of any kind with the largest activation.
@@ -105,6 +106,7 @@ class Inspection:
 
     path: str
     description: Description
+    device: str
     photos: Sequence[str]
     layers: Sequence[LayerReport]
     peak_layer: str
@@ -161,6 +163,7 @@ def inspect_checkpoint(
     return Inspection(
         path=str(checkpoint.path),
         description=_described(checkpoint, layers, next(iter(photos.values())), size, license),
+        device=str(device),
         photos=list(photos),
         layers=[_layer_report(one) for one in measured],
         peak_layer=peak_layer,
@@ -205,7 +208,7 @@ def _final_norm(network: nn.Module, measured: Sequence[Measured], order: Sequenc
     if declared is not None:
         candidates = [name for name, module in network.named_modules() if module is declared]
     else:
-        candidates = list(order[order.index(last.layer.name) + 1 :])
+        candidates = [] if last.layer.name not in order else list(order[order.index(last.layer.name) + 1 :])
     for name in candidates:
         vectors = norm_vectors(network.get_submodule(name))
         if vectors.get("weight") is not None and len(vectors["weight"]) == len(last.energy):

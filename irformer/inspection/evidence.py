@@ -141,10 +141,9 @@ def _failure(run: Evidence) -> str:
     if run.fault is not None:
         return f"does not run ({run.fault})"
     if run.overflows:
+        layers = "1 layer" if run.overflowed_layers == 1 else f"{run.overflowed_layers} layers"
         where = f", first in {run.first_overflow}" if run.first_overflow is not None else ""
-        return (
-            f"overflows in {run.overflowed_layers} layers{where}, and {run.non_finite:,} of {run.values:,} restored values are not finite"
-        )
+        return f"overflows in {layers}{where}, and {run.non_finite:,} of {run.values:,} restored values are not finite"
     return f"has only {run.lowest_psnr:.1f} dB against fp32"
 
 

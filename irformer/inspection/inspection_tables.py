@@ -48,7 +48,7 @@ def tables(found: Inspection) -> list[ResultTable]:
         "Precisions against fp32",
         ["precision", "PSNR, dB", "overflowing layers", "first", "values not finite"],
         [_precision_row(run) for run in found.evidence],
-        [*(f"{run.precision}: {run.fault or run.scheme}." for run in found.evidence), RULE],
+        [f"Measured on {found.device}.", *(f"{run.precision}: {run.fault or run.scheme}." for run in found.evidence), RULE],
     )
     return [features, *_weight_tables(found), precisions]
 

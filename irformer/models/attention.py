@@ -83,6 +83,20 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: Border
     return torch.cat([upper, lowest], 1).flatten(0, 2)
 
 
+def bias_of_pairs(table: Tensor, index: Tensor) -> Tensor:
+    """Return the bias for each pair of tokens, [heads, n, m].
+
+    Args:
+        table: the learned biases [positions, heads].
+        index: the relative position of each pair [n, m].
+    """
+    if table.device.type != "cpu" or exporting():
+        return table[index].permute(2, 0, 1)  # adds gradients in a fixed order on CUDA too
+    # The backward pass is up to eight times as fast as that of indexing.
+    rows = table.t()
+    return rows.gather(1, index.view(1, -1).expand(len(rows), -1)).view(-1, *index.shape)
+
+
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, head_multiple: int | None = None) -> Tensor:
     """Call scaled_dot_product_attention, on CUDA with heads padded by zeros to the size that its fast kernels need.
 

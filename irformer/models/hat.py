@@ -12,7 +12,7 @@ from annotated_types import Interval
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from irformer.models.attention import attend
+from irformer.models.attention import attend, bias_of_pairs
 from irformer.models.blocks import (
     Blocks,
     Channels,
@@ -247,7 +247,7 @@ class OverlappingCrossAttention(nn.Module):
         q, kv = self.qkv(y).split([C, 2 * C], dim=-1)
         q = partition_windows(q[:, above : above + H], self.window).view(-1, n, self.heads, d)
         k, v = overlapping_windows(kv, self.window, self.overlap_window, above, below).view(-1, m, 2, self.heads, d).unbind(2)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        bias = bias_of_pairs(self.relative_position_bias_table, self.relative_position_index)
         return self.proj(merge_windows(attend(q, k, v, bias).reshape(-1, n, C), self.window, H, W))
 
 

@@ -4,7 +4,7 @@ import torch
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-from irformer.models.attention import Borders, attend
+from irformer.models.attention import Borders, attend, bias_of_pairs
 from irformer.norms import NormScheme, residual
 
 
@@ -93,7 +93,7 @@ class WindowAttention(nn.Module):
         """
         B, rows, columns, n, C = windows.shape
         q, k, v = self.qkv(windows).view(B * rows * columns, n, 3, self.heads, C // self.heads).unbind(2)
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        bias = bias_of_pairs(self.relative_position_bias_table, self.relative_position_index)
         attended = attend(q, k, v, bias, self._borders(rows, columns, at_bottom))
         return self.proj(attended.reshape(windows.shape))
 

@@ -97,17 +97,16 @@ def interleaved(
         calls: the alternatives by name. Every call does its whole work again.
         device: where they work; a GPU is synchronized before and after each measurement.
         rounds: how often each alternative is measured, after a warm-up.
-        min_seconds: duration of one measurement, reached by repeating short calls. All alternatives are repeated equally often.
+        min_seconds: duration of one measurement, reached by repeating short calls.
 
     Returns:
         The timings by name.
     """
-    fastest = math.inf
-    for call in calls.values():
+    repeats: dict[str, int] = {}
+    for name, call in calls.items():
         for _ in range(WARMUP):
             call()
-        fastest = min(fastest, time_once(call, 1, device))
-    repeats = max(1, math.ceil(min_seconds / fastest))
+        repeats[name] = max(1, math.ceil(min_seconds / time_once(call, 1, device)))
     names = list(calls)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     enabled = gc.isenabled()
@@ -117,7 +116,7 @@ def interleaved(
             gc.collect()
             start = number % len(names)  # no alternative always follows the same one
             for name in names[start:] + names[:start]:
-                seconds[name].append(time_once(calls[name], repeats, device))
+                seconds[name].append(time_once(calls[name], repeats[name], device))
     finally:
         if enabled:
             gc.enable()

@@ -82,8 +82,11 @@ def fetch_weights(address: HubAddress) -> Path:
 
 
 def fetch_card(address: HubAddress) -> Path | None:
-    """Return the model card (README.md) of the repository at an address, or None if it has none."""
-    return _download(address, CARD)
+    """Return the model card (README.md) of the repository at an address; None if it has none or the Hub cannot be reached."""
+    try:
+        return _download(address, CARD)
+    except UserError:
+        return None
 
 
 def _only_safetensors(address: HubAddress) -> str:
