@@ -108,6 +108,26 @@ def test_a_file_restores_images_of_any_size(exported, backend, size):
         torch.testing.assert_close(restored(images), exported.network(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("Failed to allocate memory for requested buffer of size 1048576", MemoryError),
+        ("std::bad_alloc", MemoryError),
+        ("Non-zero status code returned while running Conv node", RuntimeError),
+    ],
+)
+def test_a_runtime_that_lacks_memory_says_so_as_pytorch_does(exported, message, error, monkeypatch):
+    """Then restore.py halves its tiles."""
+
+    def fail(_images: np.ndarray) -> np.ndarray:
+        raise Exception(message)
+
+    restored = GraphNetwork(exported.path, "onnxruntime")
+    monkeypatch.setattr(restored, "_run", fail)
+    with pytest.raises(error, match=message):
+        restored(photo(Size(1, 8, 8), 3))
+
+
 def test_a_process_without_torch_applies_a_file(exported, tmp_path):
     code = """
 import sys
