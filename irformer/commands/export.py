@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -38,7 +39,7 @@ def export() -> None:
     arguments = command_line.export().parse_args()
     with reporting_user_errors():
         out: Path = arguments.out
-        format: str = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
+        format: Any = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
         for option, formats in _APPLIES.items():
             if getattr(arguments, option) and format not in formats:
                 only = ", ".join(formats)

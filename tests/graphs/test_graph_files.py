@@ -45,14 +45,14 @@ def exported(tmp_path_factory) -> Exported:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory) -> Exported:
-    network = small("restormer", "iln")
+    network = small("swinir", "iln", scale=1, depths=[1], num_heads=[2])
     path = tmp_path_factory.mktemp("graphs") / "half.onnx"
     return Exported(network, path, write_onnx(network, path, {}, half=True, sizes=QUICK))
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Exported:
-    network = small("hat", "iln", scale=2)
+    network = small("hat", "iln", scale=2, depths=[1], num_heads=[2])
     path = tmp_path_factory.mktemp("graphs") / "a.pt2"
     return Exported(network, path, write_program(network, path, {"norm": "iln"}, sizes=QUICK))
 
@@ -108,6 +108,26 @@ def test_a_file_restores_images_of_any_size(exported, backend, size):
         torch.testing.assert_close(restored(images), exported.network(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("Failed to allocate memory for requested buffer of size 1048576", MemoryError),
+        ("std::bad_alloc", MemoryError),
+        ("Non-zero status code returned while running Conv node", RuntimeError),
+    ],
+)
+def test_a_runtime_that_lacks_memory_says_so_as_pytorch_does(exported, message, error, monkeypatch):
+    """Then restore.py halves its tiles."""
+
+    def fail(_images: np.ndarray) -> np.ndarray:
+        raise Exception(message)
+
+    restored = GraphNetwork(exported.path, "onnxruntime")
+    monkeypatch.setattr(restored, "_run", fail)
+    with pytest.raises(error, match=message):
+        restored(photo(Size(1, 8, 8), 3))
+
+
 def test_a_process_without_torch_applies_a_file(exported, tmp_path):
     code = """
 import sys
@@ -130,10 +150,6 @@ def test_statistics_and_softmax_of_a_float16_file_are_float32(half):
     assert {"ReduceMean", "Softmax"} <= {node.op_type for node in operators}
     assert {types[node.input[0]] for node in operators} == {TENSORS.FLOAT}
     assert TENSORS.FLOAT16 in {types[node.input[0]] for node in model.graph.node if node.op_type == "Conv"}
-
-
-def test_pixel_unshuffle_is_no_operator(half):
-    assert not {node.op_type for node in onnx.load(half.path).graph.node} & {"SpaceToDepth", "PixelUnshuffle"}
 
 
 @pytest.mark.slow
@@ -233,6 +249,7 @@ def test_every_network_with_every_norm_is_exported(name, norm, tmp_path):
         require_conventions(path, network.scale, half)
         model, types = typed(path)
         assert {types[node.input[0]] for node in model.graph.node if node.op_type in STATISTICS} <= {TENSORS.FLOAT}
+        assert not {node.op_type for node in model.graph.node} & {"SpaceToDepth", "PixelUnshuffle"}
     images = photo(Size(1, 30, 41), 3)
     with torch.no_grad():
         torch.testing.assert_close(GraphNetwork(tmp_path / "False.onnx", "openvino")(images), network(images), rtol=0, atol=1e-4)
