@@ -15,7 +15,7 @@ from irformer.core.trust import Trust
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results
 from irformer.graphs.checkpoint_graphs import export_onnx, export_program
-from irformer.graphs.files import OPSET
+from irformer.graphs.graph_files import OPSET
 from irformer.reporting.model_card import Training, model_card, write_model_folder
 from irformer.schema.roles import described
 from irformer.training.provenance import PROVENANCE

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import irformer
 from irformer.errors import UserError
-from irformer.graphs import files
+from irformer.graphs import graph_files
 from irformer.graphs.agreement import Agreement, Size, agreements, misses, photo
-from irformer.graphs.files import Written, write_onnx, write_program
+from irformer.graphs.graph_files import Written, write_onnx, write_program
 from irformer.graphs.runtimes import GraphNetwork, metadata
 from irformer.precision import scale_stream
 
@@ -90,7 +90,7 @@ def test_a_file_says_what_it_is(exported, half):
     facts = metadata(exported.path)
     assert {"scale": "2", "channels": "3", "norm": "iln", "license": "Apache-2.0", "precision": "fp32"}.items() <= facts.items()
     assert metadata(half.path)["precision"] == half.written.precision == "fp16"
-    assert onnx.load(exported.path).opset_import[0].version == files.OPSET
+    assert onnx.load(exported.path).opset_import[0].version == graph_files.OPSET
 
 
 def test_a_file_names_no_folder_of_the_machine(exported, program):
@@ -273,7 +273,7 @@ def test_statistics_of_a_large_image_agree(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [*files.OPSETS])
+@pytest.mark.parametrize("opset", [*graph_files.OPSETS])
 def test_every_version_of_the_operators(opset, tmp_path):
     write_onnx(small("restormer", "ln"), tmp_path / "a.onnx", {}, opset=opset, sizes=QUICK)
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == opset
