@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from irformer.core.trust import shortened
 from irformer.errors import UserError
 from irformer.imaging.decoding import DecodedImage, Pixels, decode, decode_gray, native_stderr, require_readable
 from irformer.imaging.encoding import SUFFIXES, encode, require_format
@@ -49,7 +50,7 @@ def list_images(folder: Path, remedy: str) -> list[Path]:
         UserError: the folder is missing, cannot be read, or contains no images.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: {remedy}")
+        raise UserError(f"no folder {shortened(str(folder), 1000)}: {remedy}")
     with _naming(folder), os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
     paths = [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122 - 20,000 files
