@@ -34,7 +34,7 @@ def find_benchmarks(folders: Sequence[Path]) -> list[Path]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the folder of a sweep, a run or a benchmark")
         for file in sorted(folder.rglob("results.json")):
-            if not file.with_name(CONFIG).is_file():
+            if not (file.parent / CONFIG).is_file():
                 found.setdefault(file.resolve(), file)
     return list(found.values())
 
