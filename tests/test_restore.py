@@ -572,7 +572,7 @@ def test_a_memory_bound_changes_no_image(typed, place, attempts):
         (("--memory", "1GB", "--precision", "bf16"), 8),
     ):
         status, line, error = typed("in.png", "out.png", "--overwrite", *words)
-        assert (status, line, error) == (0, "1 images restored x2: out.png", "")
+        assert (status, line, error) == (0, "1 image restored x2: out.png", "")
         assert np.abs(read_image(place / "out.png") - expected).max() <= most, words
         attempts.handled("restore")
 

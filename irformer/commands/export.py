@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -14,7 +15,7 @@ from irformer.core.trust import Trust
 from irformer.errors import UserError
 from irformer.evaluation.results import read_results
 from irformer.graphs.checkpoint_graphs import export_onnx, export_program
-from irformer.graphs.files import OPSET
+from irformer.graphs.graph_files import OPSET
 from irformer.reporting.model_card import Training, model_card, write_model_folder
 from irformer.schema.roles import described
 from irformer.training.provenance import PROVENANCE
@@ -38,7 +39,7 @@ def export() -> None:
     arguments = command_line.export().parse_args()
     with reporting_user_errors():
         out: Path = arguments.out
-        format: str = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
+        format: Any = arguments.format or (out.suffix[1:] if out.suffix in (".onnx", ".pt2") else "safetensors")
         for option, formats in _APPLIES.items():
             if getattr(arguments, option) and format not in formats:
                 only = ", ".join(formats)

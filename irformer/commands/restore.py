@@ -142,7 +142,7 @@ def _in_runtime(checkpoint: Checkpoint, arguments: argparse.Namespace, where: to
     ):
         if value != expected:
             raise UserError(
-                f"--{option} {value}: --backend {arguments.backend} computes whole images or tiles on the CPU in fp32; omit one"
+                f"--{option} {value}: --backend {arguments.backend} restores whole images or tiles on the CPU in fp32; omit one"
             )
     return GraphNetwork(graph_beside(checkpoint), arguments.backend)
 

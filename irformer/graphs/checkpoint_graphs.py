@@ -6,7 +6,7 @@ from pathlib import Path
 from irformer.core.files import sha256
 from irformer.core.version import __version__
 from irformer.errors import UserError, naming
-from irformer.graphs.files import OPSET, Written, write_onnx, write_program
+from irformer.graphs.graph_files import OPSET, Written, write_onnx, write_program
 from irformer.graphs.runtimes import metadata
 from irformer.weights.checkpoints import Checkpoint
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = False, opset: int = OPSET, license: str | None = None) -> Written:
-    """Write the network of a checkpoint as ONNX; see `irformer.graphs.files.write_onnx`.
+    """Write the network of a checkpoint as ONNX; see `irformer.graphs.graph_files.write_onnx`.
 
     Args:
         checkpoint: the checkpoint.
@@ -31,7 +31,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = False, opset: i
 
 
 def export_program(checkpoint: Checkpoint, path: Path, half: bool = False, license: str | None = None) -> Written:
-    """Write the network of a checkpoint as a program of torch.export; see `irformer.graphs.files.write_program`.
+    """Write the network of a checkpoint as a program of torch.export; see `irformer.graphs.graph_files.write_program`.
 
     Args:
         checkpoint: the checkpoint.

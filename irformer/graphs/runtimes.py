@@ -35,7 +35,7 @@ class GraphNetwork(nn.Module):
             self.size_multiple = int(facts["size_multiple"])
         except (KeyError, ValueError):
             raise UserError(f"{path}: its metadata lacks scale, channels or size_multiple; expected a file written by export.py") from None
-        self.type = np.float32 if facts.get("precision") == "fp32" else np.float16
+        self._values: type[np.floating] = np.float32 if facts.get("precision") == "fp32" else np.float16
         self._run = (_onnxruntime if backend == "onnxruntime" else _openvino)(path)
 
     def forward(self, lq: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class GraphNetwork(nn.Module):
             RuntimeError: the runtime fails for another reason.
         """
         try:
-            out = self._run(np.ascontiguousarray(lq.detach().cpu().numpy(), self.type))
+            out = self._run(np.ascontiguousarray(lq.detach().cpu().numpy(), self._values))
         except Exception as error:  # runtimes raise errors of their own
             if any(words in str(error) for words in _NO_MEMORY):
                 raise MemoryError(str(error)) from None

@@ -169,7 +169,7 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, borders: 
             p = softmax_space[:count] if probabilities is None else probabilities[head, chunk]
             torch.softmax(scores, -1, out=p)
             if borders is not None:
-                F.threshold_(p, _NEGLIGIBLE, 0.0)
+                F.threshold(p, _NEGLIGIBLE, 0.0, inplace=True)
             out[at] = torch.bmm(v[at].mT, p.mT).mT
     return out
 

@@ -40,12 +40,14 @@ def _repeated(module: nn.Module, prefix: str, leaves: bool) -> list[str]:
     repeated = {name for names in several for name in names}
     if repeated and sum(sizes[name] for name in repeated) >= _MOST * whole:
         return [name for name in parts if name in repeated]
-    none: dict[str, int] = {}
-    inside = [
-        {name: _size(part.get_submodule(name.removeprefix(f"{place}."))) for name in _repeated(part, f"{place}.", leaves)}
-        for place, part in parts.items()
-    ]
-    return list(max(inside, key=lambda found: sum(found.values()), default=none))
+    largest: list[str] = []
+    most = 0
+    for place, part in parts.items():
+        found = _repeated(part, f"{place}.", leaves)
+        size = sum(_size(part.get_submodule(name.removeprefix(f"{place}."))) for name in found)
+        if size > most:
+            largest, most = found, size
+    return largest
 
 
 def _parts(module: nn.Module, prefix: str) -> dict[str, nn.Module]:

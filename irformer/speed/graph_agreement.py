@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irformer.graphs.agreement import Size
-from irformer.graphs.files import Written, write_onnx
+from irformer.graphs.graph_files import Written, write_onnx
 from irformer.reporting.tables import Cell, ResultTable
 from irformer.speed.bounded_memory import MODELS
 from irformer.speed.peers import build

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from irformer.graphs.files import write_onnx
+from irformer.graphs.graph_files import write_onnx
 from irformer.graphs.runtimes import GraphNetwork
 from irformer.speed.alternatives import DTYPES, Comparison, Options, RateCache, Setting, compare, compiled, forget_compiled
 from irformer.speed.floors import forward_cost

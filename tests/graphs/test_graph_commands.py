@@ -21,7 +21,7 @@ from irformer.config.compose import build_network, compose
 from irformer.core.files import sha256
 from irformer.graphs import checkpoint_graphs
 from irformer.graphs.agreement import Size
-from irformer.graphs.files import write_onnx, write_program
+from irformer.graphs.graph_files import write_onnx, write_program
 from irformer.graphs.runtimes import metadata
 from irformer.imaging.images import read_image, write_image
 from irformer.weights.checkpoints import save_network

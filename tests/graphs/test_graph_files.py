@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import irformer
 from irformer.errors import UserError
-from irformer.graphs import files
+from irformer.graphs import graph_files
 from irformer.graphs.agreement import Agreement, Size, agreements, misses, photo
-from irformer.graphs.files import Written, write_onnx, write_program
+from irformer.graphs.graph_files import Written, write_onnx, write_program
 from irformer.graphs.runtimes import GraphNetwork, metadata
 from irformer.precision import scale_stream
 
@@ -45,14 +45,14 @@ def exported(tmp_path_factory) -> Exported:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory) -> Exported:
-    network = small("restormer", "iln")
+    network = small("swinir", "iln", scale=1, depths=[1], num_heads=[2])
     path = tmp_path_factory.mktemp("graphs") / "half.onnx"
     return Exported(network, path, write_onnx(network, path, {}, half=True, sizes=QUICK))
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Exported:
-    network = small("hat", "iln", scale=2)
+    network = small("hat", "iln", scale=2, depths=[1], num_heads=[2])
     path = tmp_path_factory.mktemp("graphs") / "a.pt2"
     return Exported(network, path, write_program(network, path, {"norm": "iln"}, sizes=QUICK))
 
@@ -90,7 +90,7 @@ def test_a_file_says_what_it_is(exported, half):
     facts = metadata(exported.path)
     assert {"scale": "2", "channels": "3", "norm": "iln", "license": "Apache-2.0", "precision": "fp32"}.items() <= facts.items()
     assert metadata(half.path)["precision"] == half.written.precision == "fp16"
-    assert onnx.load(exported.path).opset_import[0].version == files.OPSET
+    assert onnx.load(exported.path).opset_import[0].version == graph_files.OPSET
 
 
 def test_a_file_names_no_folder_of_the_machine(exported, program):
@@ -106,6 +106,26 @@ def test_a_file_restores_images_of_any_size(exported, backend, size):
     images = photo(Size(*size), 3)
     with torch.no_grad():
         torch.testing.assert_close(restored(images), exported.network(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("Failed to allocate memory for requested buffer of size 1048576", MemoryError),
+        ("std::bad_alloc", MemoryError),
+        ("Non-zero status code returned while running Conv node", RuntimeError),
+    ],
+)
+def test_a_runtime_that_lacks_memory_says_so_as_pytorch_does(exported, message, error, monkeypatch):
+    """Then restore.py halves its tiles."""
+
+    def fail(_images: np.ndarray) -> np.ndarray:
+        raise Exception(message)
+
+    restored = GraphNetwork(exported.path, "onnxruntime")
+    monkeypatch.setattr(restored, "_run", fail)
+    with pytest.raises(error, match=message):
+        restored(photo(Size(1, 8, 8), 3))
 
 
 def test_a_process_without_torch_applies_a_file(exported, tmp_path):
@@ -130,10 +150,6 @@ def test_statistics_and_softmax_of_a_float16_file_are_float32(half):
     assert {"ReduceMean", "Softmax"} <= {node.op_type for node in operators}
     assert {types[node.input[0]] for node in operators} == {TENSORS.FLOAT}
     assert TENSORS.FLOAT16 in {types[node.input[0]] for node in model.graph.node if node.op_type == "Conv"}
-
-
-def test_pixel_unshuffle_is_no_operator(half):
-    assert not {node.op_type for node in onnx.load(half.path).graph.node} & {"SpaceToDepth", "PixelUnshuffle"}
 
 
 @pytest.mark.slow
@@ -233,6 +249,7 @@ def test_every_network_with_every_norm_is_exported(name, norm, tmp_path):
         require_conventions(path, network.scale, half)
         model, types = typed(path)
         assert {types[node.input[0]] for node in model.graph.node if node.op_type in STATISTICS} <= {TENSORS.FLOAT}
+        assert not {node.op_type for node in model.graph.node} & {"SpaceToDepth", "PixelUnshuffle"}
     images = photo(Size(1, 30, 41), 3)
     with torch.no_grad():
         torch.testing.assert_close(GraphNetwork(tmp_path / "False.onnx", "openvino")(images), network(images), rtol=0, atol=1e-4)
@@ -256,7 +273,7 @@ def test_statistics_of_a_large_image_agree(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [*files.OPSETS])
+@pytest.mark.parametrize("opset", [*graph_files.OPSETS])
 def test_every_version_of_the_operators(opset, tmp_path):
     write_onnx(small("restormer", "ln"), tmp_path / "a.onnx", {}, opset=opset, sizes=QUICK)
     assert onnx.load(tmp_path / "a.onnx").opset_import[0].version == opset

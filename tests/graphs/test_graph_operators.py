@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from irformer.graphs.operators import REWRITES
+from irformer.graphs.rewrites import REWRITES
 from irformer.models.any_size import attend_in_graph, pad_by_index
 from irformer.models.attention import Borders, attend
 from irformer.models.blocks import pad_to_multiple

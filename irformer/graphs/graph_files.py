@@ -18,7 +18,7 @@ from irformer.core.files import write_atomically
 from irformer.core.version import __version__
 from irformer.errors import UserError
 from irformer.graphs.agreement import DECIBELS, RELATIVE, SIZES, Agreement, Size, agreements, described, misses
-from irformer.graphs.operators import REWRITES
+from irformer.graphs.rewrites import REWRITES
 from irformer.graphs.runtimes import GraphNetwork, required
 from irformer.graphs.tracing import GraphPrecision, quiet, reason, trace
 from irformer.models.interface import multiple_of
