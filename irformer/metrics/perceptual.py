@@ -34,7 +34,8 @@ class MSSSIM(Metric):
         """Compute the mean over the channels."""
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-        return float(multiscale_structural_similarity_index_measure(*_batches(restored, truth), data_range=1.0))
+        first, second = _batches(restored, truth)
+        return float(multiscale_structural_similarity_index_measure(first, second, data_range=1.0))
 
 
 class _OfNetwork(Metric):
@@ -219,7 +220,7 @@ def _weights_file(network: str, folder: str | None) -> tuple[Path, str]:
             f"{file} is missing: download it from {url}, or name the folder that contains it by metrics.weights=FOLDER"
         )
     try:
-        torch.load(file, weights_only=True, mmap=True)  # torchvision would run code in the file
+        torch.load(file, weights_only=True)  # torchvision would run code in the file
     except Exception as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{file}: cannot be read ({line[:200]}); expected the weights file from {url}") from None

@@ -80,16 +80,17 @@ def read_benchmarks(files: Sequence[Path]) -> BenchmarkArms:
     labels = {record.task_label for _, record in records}
     measured: dict[Any, _Measured] = {}
     for folder, record in records:
-        key = (record.further.get("sha256") or record.checkpoint, str(record.further.get("model_overrides")))
-        key += (str(record.departures), record.protocol.get("precision"), "label" if record.label else folder)
+        weights = record.further.get("sha256") or record.checkpoint
+        network = (weights, str(record.further.get("model_overrides")), None if record.label else folder)
+        key = (*network, str(record.departures), record.protocol.get("precision"))
         sets = {name if len(labels) == 1 else f"{name} ({record.task_label})": result for name, result in record.test_sets.items()}
         known = measured.get(key)
         measured[key] = _Measured(folder, record, sets) if known is None else replace(known, sets={**known.sets, **sets})
-        found.notes += [
+        found.notes.extend(
             f"{record.label}, {name}: not compared, because {len(result.non_finite)} of {result.images} images have NaN or infinite values."
             for name, result in sets.items()
             if result.non_finite
-        ]
+        )
     found.arms.extend(_arms([_with_seed(part) for part in measured.values()]))
     return found
 

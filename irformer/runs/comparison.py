@@ -79,6 +79,8 @@ def compare(
     metrics = list(dict.fromkeys(name for run in runs for part in run.record["test_sets"].values() for name in part["metrics"]))
     if metric is not None and metric not in metrics:
         raise UserError(f"--metric {metric}: not measured by these runs; known: {', '.join(metrics)}")
+    if not metrics:
+        raise UserError(f"{_listed(folders)}: nothing to compare, because all results have NaN or infinite values")
     metric = metric or metrics[0]
     pairs = _pairs(arms, by, _reference(arms, reference))
     traits = agreed_traits(metric, {run.folder: run.record for run in runs})
