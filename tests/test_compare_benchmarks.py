@@ -20,10 +20,10 @@ from irformer.runs.intervals import mean_difference
 TRAITS = {name: METRICS[name].traits for name in ("psnr_y", "ssim_y")}
 
 
-def record(label, psnr, sha=None, task="sr_x2", test_set="Set5", departures=None, checkpoint=None, **changes):
+def record(label, psnr, sha=None, task="sr_x2", test_set="Set5", departures=None, checkpoint=None, padding="network", **changes):
     per_image = {f"i{number}": {"psnr_y": value, "ssim_y": value / 40} for number, value in enumerate(psnr)}
     sets = {test_set: SetResult(test_set, "files", per_image=per_image, **changes)}
-    protocol = {"metrics": list(TRAITS), "border": 2}
+    protocol = {"metrics": list(TRAITS), "border": 2, "padding": padding}
     return Record(checkpoint or label, label, task, task, protocol, departures or {}, TRAITS, sets, {"sha256": sha, "model_overrides": {}})
 
 
@@ -113,6 +113,16 @@ def test_departures_tasks_and_nan(tmp_path, level):
     assert [arm.label for arm in comparison.sets[0].arms] == ["a", "a, self-ensemble x8", "a, tile 64, overlap 8"]
     assert comparison.notes == ["b, Set5 (sr_x2): not compared, because 1 of 30 images have NaN or infinite values."]
     assert [difference.mean for difference in comparison.sets[0].differences] == pytest.approx([0.1, 0.2])
+
+
+def test_other_padding_is_another_arm(tmp_path, level):
+    """But not for a baseline, which needs no padding."""
+    for number, padding in enumerate(("network", "reflect_min")):
+        records = [record("a", level + number, "1", padding=padding), record("bicubic", level - 3, padding=padding)]
+        write_records(tmp_path / padding / "results.json", records)
+    (part,) = compare([tmp_path]).sets
+    means = {arm.label: arm.mean - level.mean() for arm in part.arms}
+    assert means == pytest.approx({"a": 0, "a, padding reflect_min": 1, "bicubic": -3})
 
 
 def test_runs_that_differ_in_the_seed_are_one_arm(tmp_path, monkeypatch, level):

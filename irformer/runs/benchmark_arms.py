@@ -82,10 +82,10 @@ def read_benchmarks(files: Sequence[Path]) -> BenchmarkArms:
     for folder, record in records:
         weights = record.further.get("sha256") or record.checkpoint
         network = (weights, str(record.further.get("model_overrides")), None if record.label else folder)
-        key = (*network, str(record.departures), record.protocol.get("precision"))
+        key = (*network, str(record.departures), record.protocol.get("precision"), _padding(record))
         sets = {name if len(labels) == 1 else f"{name} ({record.task_label})": result for name, result in record.test_sets.items()}
         known = measured.get(key)
-        measured[key] = _Measured(folder, record, sets) if known is None else replace(known, sets={**known.sets, **sets})
+        measured[key] = _Measured(folder, record, sets) if known is None else replace(known, sets=_joined(known.sets, sets))
         found.notes.extend(
             f"{record.label}, {name}: not compared, because {len(result.non_finite)} of {result.images} images have NaN or infinite values."
             for name, result in sets.items()
@@ -93,6 +93,17 @@ def read_benchmarks(files: Sequence[Path]) -> BenchmarkArms:
         )
     found.arms.extend(_arms([_with_seed(part) for part in measured.values()]))
     return found
+
+
+def _padding(record: Record) -> str | None:
+    """Return the padding before a network; None for a baseline, which needs none."""
+    return record.protocol.get("padding") if record.further.get("sha256") else None
+
+
+def _joined(first: dict[str, SetResult], second: dict[str, SetResult]) -> dict[str, SetResult]:
+    """Return the sets of both; where both have one, the result with more metrics, or the second one."""
+    kept = {name: result for name, result in first.items() if name in second and len(result.metrics) > len(second[name].metrics)}
+    return {**first, **second, **kept}
 
 
 def _with_seed(part: _Measured) -> _Measured:
@@ -117,15 +128,17 @@ def _arms(measured: Sequence[_Measured]) -> list[Arm]:
                 break
         else:
             groups.append([part])
-    several = [group for group in groups if len(group) > 1]
-    labels = arm_labels([_config(group) for group in several])
-    named = {id(group): label for group, label in zip(several, labels, strict=True)}
+    configs: list[Config] = []
+    for group in groups:
+        if len(group) > 1 and not any(same_config(_config(group), config) for config in configs):
+            configs.append(_config(group))
+    named = list(zip(configs, arm_labels(configs), strict=True)) if configs else []
     arms = []
     taken: set[str] = set()
     for group in groups:
         first = group[0]
-        label = named.get(id(group), first.label)
-        label = label if label not in taken else f"{label} ({first.folder})"
+        name = next((label for config, label in named if len(group) > 1 and same_config(config, _config(group))), first.label)
+        label = _distinct(name, first, taken)
         taken.add(label)
         seeds = {part.seed if len(group) > 1 else UNSEEDED: part for part in group}
         runs = {seed: FinishedRun(part.folder, seed, _config(group), _as_dict(part)) for seed, part in sorted(seeds.items())}
@@ -133,17 +146,32 @@ def _arms(measured: Sequence[_Measured]) -> list[Arm]:
     return arms
 
 
+def _distinct(label: str, part: _Measured, taken: set[str]) -> str:
+    """Extend a label that is taken."""
+    padding = _padding(part.record)
+    more = [f", padding {padding}"] if padding else []
+    more += [f" ({part.folder})", *(f" ({part.folder}, {number})" for number in range(2, len(taken) + 3))]
+    return next(extended for extended in (label, *(f"{label}{end}" for end in more)) if extended not in taken)
+
+
 def _differ_only_in_seed(group: Sequence[_Measured], part: _Measured) -> bool:
     first = group[0]
     if first.config is None or part.config is None or part.seed in (other.seed for other in group):
         return False
-    return same_config(first.config, part.config) and first.record.departures == part.record.departures
+    return same_config(first.config, part.config) and _rules(first) == _rules(part)
+
+
+def _rules(part: _Measured) -> tuple[dict[str, Any], str | None, str | None]:
+    """Return what else than the network changes the numbers."""
+    return part.record.departures, part.record.protocol.get("precision"), _padding(part.record)
 
 
 def _config(group: Sequence[_Measured]) -> Config:
     first = group[0]
     config = first.config if first.config is not None and len(group) > 1 else {"checkpoint": first.label}
-    return {**config, **{f"departures.{key}": value for key, value in first.record.departures.items()}}
+    precision = first.record.protocol.get("precision")
+    departures = {**first.record.departures, **({"precision": precision} if precision else {})}
+    return {**config, **{f"departures.{key}": value for key, value in departures.items()}}
 
 
 def _as_dict(part: _Measured) -> dict[str, Any]:

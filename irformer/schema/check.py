@@ -171,7 +171,7 @@ def _check(key: str, value: Any, annotation: Any) -> list[Fault]:
             if not isinstance(value, dict):
                 return wrong
             return [fault for name, part in value.items() for fault in _check(f"{key}.{name}", part, get_args(only)[1])]
-    if isinstance(value, dict) and Node in kinds:  # a node or a plain value
+    if Node in kinds and not isinstance(value, str):  # a node or text
         return _check(key, value, Node)
     if _plain_type(annotation) is None:  # an object, built by a node
         of_a_class = len(kinds) == 1 and inspect.isclass(kinds[0]) and kinds[0] not in (object, Any)
