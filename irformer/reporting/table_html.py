@@ -9,6 +9,7 @@ from irformer.reporting.html import Fragment, asset, render
 from irformer.reporting.tables import Cell, Column, Number, Numbers, ResultTable, ranks
 
 _TALL = 16  # rows from which a table scrolls within the page
+_LONG = 28  # characters of a text for which a column keeps a width to wrap in
 _NUMERIC = re.compile(r"[\d\s.,;:/%\u00d7±()+\-\u2212\u2013e∞]*")
 
 
@@ -23,6 +24,7 @@ class _Head:
     columns: int = 1
     rows: int = 1
     text_column: bool = False
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def html_table(table: ResultTable, links: Mapping[str, str] | None = None) -> Fr
         links: addresses by the text of a cell in the first column.
     """
     marks = ranks(table) if table.ranked else {place: rank for place, rank in ranks(table).items() if rank == 1}
-    groups = [_parts(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
-    aligned = [all(_is_text(row[i]) for row in table.rows) for i in range(len(table.columns))]
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    groups = [_parts(column, cells) for column, cells in zip(table.columns, columns, strict=True)]
+    aligned = [all(map(_is_text, cells)) and not all(map(_is_missing, cells)) for cells in columns]
+    long = [any(isinstance(cell, str) and len(cell) > _LONG for cell in cells) for cells in columns]
     body = [
         [
             cell
@@ -72,7 +76,7 @@ def html_table(table: ResultTable, links: Mapping[str, str] | None = None) -> Fr
     html = render(
         "table/table.html.j2",
         title=table.title,
-        head=_head(table.columns, groups, aligned),
+        head=_head(table.columns, groups, aligned, long),
         body=body,
         notes=table.notes,
         wide=len(table.rows) >= _TALL,
@@ -89,19 +93,23 @@ def _parts(column: Column, cells: list[Cell]) -> int:
 
 def _is_text(cell: Cell) -> bool:
     """Return whether a cell would not look like a number in a column."""
-    return cell is None or (isinstance(cell, str) and (cell in ("-", "") or not _NUMERIC.fullmatch(cell)))
+    return _is_missing(cell) or (isinstance(cell, str) and not _NUMERIC.fullmatch(cell))
 
 
-def _head(columns: list[Column], groups: list[int], aligned: list[bool]) -> list[list[_Head]]:
+def _is_missing(cell: Cell) -> bool:
+    return cell is None or cell in ("-", "")
+
+
+def _head(columns: list[Column], groups: list[int], aligned: list[bool], long: list[bool]) -> list[list[_Head]]:
     rows = 2 if any(size > 1 for size in groups) else 1
     first: list[_Head] = []
     second: list[_Head] = []
     place = 0
-    for column, size, text_column in zip(columns, groups, aligned, strict=True):
+    for column, size, text_column, wraps in zip(columns, groups, aligned, long, strict=True):
         if size == 1:
             part = column.parts[0] if column.parts else None
             name = column.name or "name"
-            first.append(_Head(name, name, place, _order(part, text_column), 1, rows, text_column))
+            first.append(_Head(name, name, place, _order(part, text_column), 1, rows, text_column, wraps))
         else:
             first.append(_Head(column.name, column.name, None, columns=size))
             second += [

@@ -28,7 +28,7 @@ def write_comparison_page(path: Path, comparison: Comparison, folders: Sequence[
     measured = f"{comparison.metric}, {'higher' if comparison.traits.higher_is_better else 'lower'} is better"
     write_page(
         path,
-        title=f"Comparison of {len(names)} arms" if len(names) > 3 else " against ".join(names),
+        title=" against ".join(names) if len(names) <= 2 else f"Comparison of {len(names)} arms",
         summary={"metric": measured, "folders": ", ".join(map(str, folders))},
         tables=comparison.tables(),
         remarks=[*comparison.notes, *([left_out] if left_out else [])],

@@ -68,7 +68,7 @@ def test_all_surfaces_are_drawn_with_their_titles(open_page, surfaces):
 
 
 def test_dragging_turns_all_surfaces(open_page, surfaces):
-    page = open_page(surfaces)
+    page = open_page(surfaces, width=700)
     for dx, dy, turned in ((60, 0, "azimuth"), (0, 60, "tilt")):
         before = [pixels(page, n) for n in range(4)]
         angle = float(page.locator(f"#{turned}").input_value())
@@ -78,7 +78,7 @@ def test_dragging_turns_all_surfaces(open_page, surfaces):
 
 
 def test_keys_and_sliders_turn_and_zoom_and_0_resets(open_page, surfaces):
-    page = open_page(surfaces)
+    page = open_page(surfaces, width=700)
     before = pixels(page)
     usual = {control: float(page.locator(f"#{control}").input_value()) for control in ("azimuth", "tilt", "zoom")}
     page.locator("canvas").first.focus()
@@ -137,13 +137,13 @@ def test_the_step_slider_moves_the_cross_section_the_profile_and_the_readouts(op
 
 
 def test_the_value_under_the_pointer_is_a_recorded_value(open_page, surfaces):
-    page = open_page(surfaces, height=1400)
+    page = open_page(surfaces, width=700, height=1400)
     found = set()
     panels = (0, 3)  # both statistics, both runs
     for panel in panels:
         box = page.locator("canvas").nth(panel).bounding_box()
-        for across in np.linspace(0.15, 0.85, 7):
-            for down in np.linspace(0.25, 0.8, 4):
+        for across in np.linspace(0.15, 0.85, 6):
+            for down in np.linspace(0.25, 0.8, 3):
                 page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
                 step, group, value = readout(page, panel)
                 assert value == pytest.approx(recorded(panel, step, group), rel=1e-5)
