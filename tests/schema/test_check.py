@@ -149,7 +149,7 @@ def test_the_command_reports_it_in_one_line(word, one_line, attempts):
         (["checkpoint=bicubic", "test_sets=Set5"], f"error: test_sets=Set5: {TEST_SETS}"),
         (["checkpoint=bicubic", "device="], "error: device='': expected non-empty text"),
         (["checkpoint=bicubic", "task.protocol.border=-2"], "error: task.protocol.border=-2: expected a whole number, 0 or more"),
-        (["checkpoint="], "error: checkpoint='': expected non-empty text"),
+        (["checkpoint="], "error: checkpoint='': expected a path, bicubic or degraded, a list of them, or labels with paths"),
         (["checkpoint=bicubic", "+foo=1"], "error: unknown key foo"),
     ],
     ids=str,
