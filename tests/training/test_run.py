@@ -13,8 +13,7 @@ from tiny import build
 from irformer.config.compose import compose
 from irformer.data.test_sets import find_test_set
 from irformer.errors import UserError
-from irformer.evaluation.evaluate import SetResult
-from irformer.evaluation.results import read_results
+from irformer.evaluation.results import VERSION, SetResult, read_results
 from irformer.training.build import build_run
 from irformer.weights.checkpoints import load_checkpoint
 
@@ -72,7 +71,7 @@ def test_a_run_leaves_its_folder(tmp_path, photo):
         "report.html",
     } <= names
     assert any(name.startswith("tensorboard/events") for name in names)
-    assert record == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"version": VERSION, **record} == json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(record["test_sets"][photo.name]["per_image"]) == ["eye"]
 
     dynamics = rows(tmp_path / "run" / "dynamics.csv")
