@@ -9,6 +9,7 @@ from conftest import picture
 from browser.conftest import Watched, opening
 from browser.pages import settle, until
 from irformer.reporting.charts import Chart, Series
+from irformer.reporting.forest import Forest, Interval
 from irformer.reporting.page import write_page
 from irformer.reporting.tables import Column, Number, Numbers, Part, ResultTable
 from irformer.reporting.viewer import Version, ViewedImage
@@ -246,6 +247,28 @@ def test_no_width_scrolls_sideways_and_structure_is_named(page):
     unnamed = page.evaluate("""() => [...document.querySelectorAll('input, button, select')]
         .filter((control) => !(control.labels?.length || control.textContent.trim() || control.getAttribute('aria-label'))).length""")
     assert unnamed == 0
+
+
+def test_axes_of_differences_are_aligned_and_a_phone_keeps_names_of_rows(open_page, tmp_path):
+    def interval(label: str, *values: float) -> Interval:
+        mean, low, high = (Number(value, 3, sign=True) for value in values)
+        return Interval(label, mean, low, high, True, "is better")
+
+    forest = Forest("PSNR", [interval("a - b", 1, 0.5, 1.5), interval("a long name, step 500 - b", 1000.25, 990, 1010.5)])
+    verdict = "the difference is within the noise, because the interval contains 0"
+    rows = [["a long name, step 500 - another, step 500", Number(1.0 + i, 3), Number(0.5, 3), verdict] for i in range(2)]
+    table = ResultTable("Differences of arms", ["difference", Column("PSNR"), Column("low"), "verdict"], rows)
+    write_page(tmp_path / "report.html", "Comparison", {}, [table], differences=[forest])
+    for width in (390, 1920):
+        page = open_page(tmp_path / "report.html", width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        tracks = [track.bounding_box() for track in page.locator(".forest-track").all()]
+        assert len({(track["x"], track["width"]) for track in tracks}) == 1
+        for row in page.locator(".table tbody tr").all():
+            assert row.bounding_box()["height"] < 150
+        scrolled = page.locator(".table .scroll")
+        scrolled.evaluate("(box) => { box.scrollLeft = box.scrollWidth }")
+        assert page.locator(".table tbody th").first.bounding_box()["x"] == pytest.approx(scrolled.bounding_box()["x"], abs=1)
 
 
 def test_dark_light_and_print(page):
