@@ -74,8 +74,8 @@ def require_start(cfg: DictConfig) -> None:
     """
     if cfg.init_recipe is not None and cfg.init_from is None and cfg.resume is None:
         raise UserError(
-            f"init_from is missing: this recipe starts from the weights of experiment={cfg.init_recipe!r}; set init_from=PATH to the folder "
-            "of such a run or to a file of its official weights, or start from random weights with init_recipe=null"
+            f"init_from is missing: this recipe starts from the weights of experiment={cfg.init_recipe!r}; set init_from=PATH to the "
+            "folder of such a run or to a file of its official weights, or start from random weights with init_recipe=null"
         )
 
 

@@ -142,8 +142,8 @@ def test_the_value_under_the_pointer_is_a_recorded_value(open_page, surfaces):
     panels = (0, 3)  # both statistics, both runs
     for panel in panels:
         box = page.locator("canvas").nth(panel).bounding_box()
-        for across in np.linspace(0.15, 0.85, 6):
-            for down in np.linspace(0.25, 0.8, 3):
+        for across in np.linspace(0.15, 0.85, 7):
+            for down in np.linspace(0.25, 0.8, 4):
                 page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
                 step, group, value = readout(page, panel)
                 assert value == pytest.approx(recorded(panel, step, group), rel=1e-5)
