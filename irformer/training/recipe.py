@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from irformer.config.compose import instantiate
 from irformer.data.stages import Stages
 from irformer.errors import UserError
+from irformer.schema.phrases import show
 from irformer.training.contracts import require_optimizer
 from irformer.training.fused import fused_where_possible
 from irformer.training.mixup import Mixup
@@ -74,7 +75,7 @@ def require_start(cfg: DictConfig) -> None:
     """
     if cfg.init_recipe is not None and cfg.init_from is None and cfg.resume is None:
         raise UserError(
-            f"init_from is missing: this recipe starts from the weights of experiment={cfg.init_recipe!r}; set init_from=PATH to the "
+            f"init_from is missing: this recipe starts from the weights of experiment={show(cfg.init_recipe)}; set init_from=PATH to the "
             "folder of such a run or to a file of its official weights, or start from random weights with init_recipe=null"
         )
 
