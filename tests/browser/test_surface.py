@@ -236,6 +236,7 @@ def test_the_dark_scheme_redraws_text_and_surfaces(open_page, surfaces):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
 
 
+@pytest.mark.slow
 def test_a_dense_screen_gets_more_pixels(open_page, surfaces):
     sizes = []
     for ratio in (1, 2):
@@ -245,6 +246,7 @@ def test_a_dense_screen_gets_more_pixels(open_page, surfaces):
     assert sizes == [pytest.approx(1, abs=0.01), pytest.approx(2, abs=0.01)]
 
 
+@pytest.mark.slow
 def test_printing_uses_the_light_colors(open_page, surfaces):
     page = open_page(surfaces, color_scheme="dark")
     dark = pixels(page)

@@ -141,7 +141,7 @@ def test_the_slider_divides_left_from_right_at_a_whole_pixel(page):
     np.testing.assert_array_equal(shown(page), np.concatenate([left[:, :at], right[:, at:]], 1))
 
 
-@pytest.mark.parametrize(("width", "ratio"), [(390, 1), (1281, 1.5)])
+@pytest.mark.parametrize(("width", "ratio"), [pytest.param(390, 1, marks=pytest.mark.slow), (1281, 1.5)])
 def test_identical_images_under_the_slider_differ_in_no_pixel(open_page, tmp_path, width, ratio):
     """Reduced to fit, at a fraction of a pixel, and enlarged."""
     shown = tuple(Version(name, pixels) for name, pixels in versions(3, 60, 1800).items())
