@@ -126,6 +126,7 @@ def test_published_rows_are_ranked_unless_their_rule_differs(measure, place):  #
     assert re.search(r"\| hat \(DF2K\), HAT paper \| \*\*33\.04\*\* / \*\*0\.9056\*\* \|", text)
     assert "through secondary notes* | 33.12 / 0.9064 |" in text, "measured under a different rule"
     assert "difference to swinir_light (DIV2K), SwinIR paper" in text
+    assert text.count("\n* measured under a different rule: ") == 2, "below the differences, too"
     assert re.search(r"\| swinir \(DIV2K\), SwinIR paper \| \+0\.28 / \+0\.0045 \|", text)
     assert check_latex((place / "out" / "table.tex").read_text()) == 17
 

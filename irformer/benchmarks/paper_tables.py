@@ -5,7 +5,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from irformer.benchmarks.workload import Evaluation, Workload
@@ -92,7 +92,9 @@ def _task_table(group: Sequence[tuple[Evaluation, Record]], reference: str | Non
     if row is None:
         return TaskTable(task.label, table, checkpoints)
     name = str(table.rows[row][0])
-    return TaskTable(task.label, table, checkpoints, name, relative_to(table, row, f"{table.title}, difference to {name}"))
+    differences = relative_to(table, row, f"{table.title}, difference to {name}")
+    marks = [note for note in table.notes if note.startswith("*")]  # explain the marks of published rows
+    return TaskTable(task.label, table, checkpoints, name, replace(differences, notes=marks))
 
 
 def _reference_row(group: Sequence[tuple[Evaluation, Record]], table: ResultTable, reference: str) -> int | None:
