@@ -122,8 +122,8 @@ def test_other_numbers_go_to_another_folder(measure, place, attempts, words):
 def test_nothing_but_the_results_is_left(measure, place):
     measure("checkpoint=bicubic")
     (file,) = files(place)
-    names = ["per_image.csv", "results.json", "table.csv", "table.md", "table.tex"]
-    found = {path for path in (place / "runs").rglob("*") if path.name != ".lock"}
+    names = ["per_image.csv", "report.html", "results.json", "table.csv", "table.md", "table.tex"]
+    found = {path for path in (place / "runs").rglob("*") if not {".lock", ".page"} & set(path.parts)}
     assert found == {file.parent.parent, file.parent, *(file.parent / name for name in names)}
 
 

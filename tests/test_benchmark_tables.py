@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 
@@ -87,6 +88,14 @@ def test_every_checkpoint_on_every_task_that_it_fits(three, measure, attempts): 
     assert images[0]["psnr_y"] == repr(records[0].test_sets["one"].per_image["one"]["psnr_y"])
     assert (images[0]["width"], images[0]["height"], images[0]["tile"]) == ("40", "32", "")
     assert float(images[2]["seconds"]) > 0
+    page = (three / "out" / "report.html").read_text()
+    viewed = json.loads(re.search(r'class="viewer-data">(.*?)</script>', page)[1])["images"]
+    networks = {name: [record.label for record in records[2:] if record.task == name] for name in ("sr_x2", "sr_x4")}
+    assert {image["name"]: [version["name"] for version in image["versions"]] for image in viewed} == {
+        f"{name}/{of_set}/{of_set}": ["bicubic", *networks[name], "truth"] for name in networks for of_set in ("one", "two")
+    }
+    assert page.count('<a href="#image=') == 4  # of the table of all images
+    assert all(f'data-value="{float(image["psnr_y"])!r}"' in page for image in images)
     attempts.handled("benchmark")
 
 

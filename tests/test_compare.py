@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import sys
 
@@ -397,13 +398,22 @@ def test_files_hold_what_is_printed(tmp_path, monkeypatch, capsys):
     for seed in (0, 1):
         write_run(tmp_path / f"ln{seed}", "ln", seed, images(30 + seed, 32, 34))
         write_run(tmp_path / f"iln{seed}", "iln", seed, images(30.5 + seed, 32.25, 34.375))
+        (tmp_path / f"iln{seed}" / "metrics.csv").write_text(f"step,name,value\n9,train/loss,0.{seed + 1}\n")
     monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path), "--out", str(tmp_path / "out")])
     compare_runs()
     printed = capsys.readouterr().out
     markdown = (tmp_path / "out" / "compare.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
     for cell in ("norm=iln - norm=ln", "+0.375", "[+0.064, +0.686]", "norm=iln is better", "32.542", "0.236"):
         assert cell in printed, cell
         assert cell in markdown, cell
+        assert cell in page, cell
+    assert '<li class="better"><span class="forest-label">norm=iln - norm=ln</span>' in page
+    (chart,) = re.findall(r'class="chart-data">(.*?)</script>', page)
+    assert [(curve["name"], curve["steps"], curve["values"]) for curve in json.loads(chart)["series"]] == [
+        ("norm=iln, seed 0", [10], [0.1]),
+        ("norm=iln, seed 1", [10], [0.2]),
+    ]
     record = json.loads((tmp_path / "out" / "compare.json").read_text())["test_sets"]["Set5"]
     difference = record["differences"][0]
     assert difference | {"mean": 0.375, "seeds": [0, 1], "covers_seeds": True, "within_noise": False} == difference

@@ -160,7 +160,8 @@ def test_a_foreign_metric_is_reported_and_selects_the_best_checkpoint(corner):
     values = record["test_sets"]["corner"]["metrics"]
     cell = f"{values['edge']:.3f} / {values['psnr_y']:.2f} / {values['mae']:.3f}"
     assert cell in printed.getvalue()
-    assert cell in (run.folder / "report.html").read_text()
+    page = (run.folder / "report.html").read_text()
+    assert all(f'data-value="{values[name]!r}"' in page for name in values)
 
 
 @pytest.mark.parametrize(("first", "saved"), [("edge", [3.0, 1.0]), ("psnr_y", [3.0, 4.0])])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from irformer.benchmarks.benchmark_page import kept_images
 from irformer.benchmarks.results_folder import ResultsFolder, fingerprint
 from irformer.benchmarks.shared_work import OneDevice, SeveralDevices, Work
 from irformer.benchmarks.workload import Evaluation, Workload
@@ -25,6 +26,9 @@ from irformer.reporting.page import format_metrics
 IMAGES = "images"
 """Folder of restored images: images/TASK/SET/IMAGE/CHECKPOINT.png; departures follow the name of the checkpoint."""
 
+PAGE_IMAGES = ".page"
+"""Folder of the restored images that the page can show, in the same layout, unless all images are saved."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +40,7 @@ class Session:
         folder: where results are looked up and written.
         device: the device of the restorers.
         devices: devices that share the images; a single one computes in this process.
-        save_images: whether to write the restored images.
+        save_images: whether to write all restored images; otherwise those that the page can show.
         remeasure: whether to measure sets again that results.json already has.
     """
 
@@ -74,14 +78,26 @@ class Session:
             evaluation.record([results[part] for part in parts if part.evaluation is evaluation]) for evaluation in workload.evaluations
         ]
 
-    def image_file(self, evaluation: Evaluation, test_set: str, image: str) -> Path:
-        """Return the file of a restored image."""
+    def image_file(self, evaluation: Evaluation, test_set: str, image: str, folder: str = IMAGES) -> Path:
+        """Return the file of a restored image.
+
+        Args:
+            evaluation: what restored it.
+            test_set: name of its set.
+            image: its name.
+            folder: `IMAGES` or `PAGE_IMAGES`.
+        """
         departures = ["ensemble"] if evaluation.departures.get("ensemble") else []
         departures += [f"tile{evaluation.departures['tile']}"] if "tile" in evaluation.departures else []
         departures += [evaluation.reduced.precision] if evaluation.reduced is not None else []
         task = evaluation.task.label.replace(", ", "-").replace(" ", "_")
         names = (task, test_set, image, "-".join([evaluation.subject.short, *departures]) + ".png")
-        return Path(self.folder.folder, IMAGES, *(_file_name(name) for name in names))
+        return Path(self.folder.folder, folder, *(_file_name(name) for name in names))
+
+    def saved_image(self, evaluation: Evaluation, test_set: str, image: str) -> Path | None:
+        """Return the file of a restored image that was saved for any reason, or None."""
+        files = (self.image_file(evaluation, test_set, image, folder) for folder in (IMAGES, PAGE_IMAGES))
+        return next((file for file in files if file.is_file()), None)
 
     def _save(self, part: "_Part", result: SetResult) -> None:
         try:
@@ -100,9 +116,11 @@ class Session:
         return known if all(self.image_file(part.evaluation, known.name, name).is_file() for name in wanted) else None
 
     def _on_image(self, part: "_Part", finished: Callable[[str], None]) -> OnImage:
+        kept = {pair.name for pair in kept_images(part.test_set).pairs}
+
         def on_image(name: str, restored: NDArray | None) -> None:
-            if restored is not None and self.save_images:
-                file = self.image_file(part.evaluation, part.test_set.name, name)
+            if restored is not None and (self.save_images or name in kept):
+                file = self.image_file(part.evaluation, part.test_set.name, name, IMAGES if self.save_images else PAGE_IMAGES)
                 with self.folder.writing():
                     file.parent.mkdir(parents=True, exist_ok=True)
                 write_image(file, restored)

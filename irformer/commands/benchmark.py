@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.text import Text
 
+from irformer.benchmarks.benchmark_page import write_benchmark_page
 from irformer.benchmarks.paper_tables import latex_text, markdown_text, per_image_csv, require_reference, table_csv, task_tables
 from irformer.benchmarks.results_folder import ResultsFolder, digest, identity
 from irformer.benchmarks.session import Session
@@ -35,7 +36,8 @@ def _benchmark(cfg: DictConfig) -> None:
     for line in workload.skipped:
         console.print(Text(f"skipped: {line}"), soft_wrap=True)
     with folder.reserved():
-        records = Session(folder, places[0], places, cfg.save_images, cfg.remeasure).measure(workload)
+        session = Session(folder, places[0], places, cfg.save_images, cfg.remeasure)
+        records = session.measure(workload)
         tables = task_tables(workload, records, cfg.reference)
         for table in (table for part in tables for table in part.tables):
             table.show(console)
@@ -48,7 +50,8 @@ def _benchmark(cfg: DictConfig) -> None:
         with folder.writing():
             for name, text in texts.items():
                 write_atomically(folder.folder / name, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-    console.print(f"results: {folder.file}; also {', '.join(texts)}", highlight=False, markup=False, soft_wrap=True)
+            write_benchmark_page(folder.folder / "report.html", workload, records, tables, session.saved_image)
+    console.print(f"results: {folder.file}; also {', '.join(texts)}, report.html", highlight=False, markup=False, soft_wrap=True)
 
 
 def _devices(name: str, count: int) -> list[torch.device]:

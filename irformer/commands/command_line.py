@@ -176,7 +176,9 @@ def compare() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", metavar="ARM", help="show only differences to this arm, given by its label or by a value that only it has"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write compare.md, .tex, .csv and .json to this folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="also write compare.md, .tex, .csv and .json and report.html to this folder"
+    )
     return parser
 
 

@@ -6,6 +6,7 @@ from irformer.commands import command_line
 from irformer.commands.common import reporting_user_errors
 from irformer.reporting.page import readable_console
 from irformer.runs.comparison import compare
+from irformer.runs.comparison_page import write_comparison_page
 
 
 def compare_runs() -> None:
@@ -20,5 +21,9 @@ def compare_runs() -> None:
             table.show(console)
         for note in comparison.notes:
             console.print(Text(note))
-        for file in comparison.write(arguments.out) if arguments.out else ():
-            console.print(Text(f"wrote {file}"), soft_wrap=True)
+        if arguments.out:
+            page = arguments.out / "report.html"
+            files = [*comparison.write(arguments.out), page]
+            write_comparison_page(page, comparison, arguments.folders)
+            for file in files:
+                console.print(Text(f"wrote {file}"), soft_wrap=True)

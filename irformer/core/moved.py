@@ -11,7 +11,11 @@ _MODULES = {
     "irformer.training.guard": "irformer.training.callbacks.guard",
     "irformer.training.monitor": "irformer.training.callbacks.monitor",
 }
-_CLASSES = {"irformer.tasks.Protocol": "irformer.tasks.EvaluationProtocol"}
+_CLASSES = {
+    "irformer.tasks.Protocol": "irformer.tasks.EvaluationProtocol",
+    "irformer.training.callbacks.display.ImageGrids": "irformer.training.callbacks.validation_crops.ValidationCrops",
+    "irformer.training.display.ImageGrids": "irformer.training.callbacks.validation_crops.ValidationCrops",
+}
 
 
 def current_name(target: Any) -> Any:
@@ -19,7 +23,9 @@ def current_name(target: Any) -> Any:
     if not isinstance(target, str):
         return target
     module, _, name = target.rpartition(".")
-    return f"{_MODULES[module]}.{name}" if module in _MODULES else _CLASSES.get(target, target)
+    if target in _CLASSES:
+        return _CLASSES[target]
+    return f"{_MODULES[module]}.{name}" if module in _MODULES else target
 
 
 def with_current_names(node: Any) -> Any:

@@ -142,6 +142,11 @@ class TestSet(Sequence[TestPair]):
         return to_gray(read_image(path, self.max_megapixels), "matlab")
 
 
+def evenly_spaced(number: int, count: int) -> list[int]:
+    """Return `number` of the indices 0 to count - 1, the middles of equal parts: floor((i + 1/2) * count / number)."""
+    return [(2 * i + 1) * count // (2 * number) for i in range(number)]
+
+
 def _require_measurable(hq: ImageHeader, lq: ImageHeader | None, task: Task) -> None:
     """Check that a test image without its border is large enough for every metric.
 

@@ -22,10 +22,13 @@ from irformer.core.files import write_atomically
 from irformer.data.test_sets import TestSet
 from irformer.dynamics.figures import Dynamics, figure1, read_dynamics
 from irformer.evaluation.evaluate import Metrics, evaluate
-from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
+from irformer.evaluation.restorers import NetworkRestorer, baseline
 from irformer.evaluation.results import read_results, write_results
 from irformer.models.interface import channels_of_groups
-from irformer.reporting.page import ResultTable, crop_rows, format_metrics, write_page
+from irformer.reporting.curves import run_charts
+from irformer.reporting.gallery import gallery, restored_by
+from irformer.reporting.page import format_metrics, write_page
+from irformer.reporting.tables import ResultTable
 from irformer.runs.sweep import finish_run, require_same_run
 from irformer.training.provenance import PROVENANCE
 from irformer.training.stopping import Stopped
@@ -140,8 +143,7 @@ def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
     remarks = figure1_remarks({outcome.arm.name: outcome.magnitude for outcome in outcomes})
     record = _record(outcomes, untrained, untrained_metrics, test_set, remarks)
     write_results(out / "results.json", record)
-    restorers: dict[str, Restorer] = {untrained: restorer}
-    restorers |= {arm.line: NetworkRestorer(arm_network, task.protocol.padding) for arm, arm_network in networks.items()}
+    restorers = {arm.line: NetworkRestorer(arm_network, task.protocol.padding) for arm, arm_network in networks.items()}
     write_page(
         out / "report.html",
         title="LayerNorm against i-LN: Figure 1 of arXiv 2504.06629",
@@ -155,7 +157,8 @@ def _write_figure1(out: Path, cfg: DictConfig, console: Console) -> None:
         tables=[table],
         remarks=remarks,
         figure=figure,
-        crops=crop_rows(test_set, restorers),
+        images=gallery([test_set], {name: restored_by(each) for name, each in restorers.items()}, {}, most=4),
+        plots=run_charts({arm.line: out / arm.name for arm in FIGURE1_ARMS}, channels_of_groups(network)),
     )
     table.show(console)
     for remark in remarks:

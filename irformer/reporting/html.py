@@ -2,12 +2,28 @@
 
 import base64
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
 from irformer.core.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A part of an HTML page, with what the page must embed for it once.
+
+    Args:
+        html: the elements.
+        style: the style sheet.
+        script: the source of an ES module; empty if it needs none.
+    """
+
+    html: Markup
+    style: Markup
+    script: Markup = Markup("")  # noqa: RUF009 - Markup is immutable
 
 
 def write_html(path: Path, template: str, **context: object) -> None:

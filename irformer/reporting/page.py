@@ -1,19 +1,17 @@
 """Build tables of metrics and HTML reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from irformer.data.test_sets import TestSet
 from irformer.evaluation.evaluate import Metrics, PublishedRow, SetResult, published_rows
-from irformer.evaluation.restorers import Restorer
 from irformer.metrics import METRICS, MetricTraits
+from irformer.reporting.charts import Chart, charts
+from irformer.reporting.forest import Forest, forests
 from irformer.reporting.html import data_uri, write_html
+from irformer.reporting.table_html import html_table
 from irformer.reporting.tables import Cell, Column, Number, Numbers, Part, ResultTable
 from irformer.reporting.viewer import MAX_BYTES, ViewedImage, viewer
 from irformer.tasks.task import Task
@@ -128,77 +126,78 @@ def _set_cell(result: SetResult | None, metrics: Sequence[str], traits: Mapping[
     return metric_numbers(result.metrics, metrics, traits)
 
 
-@dataclass(frozen=True)
-class CropRow:
-    """Crops of one image, by caption."""
-
-    name: str
-    images: dict[str, NDArray[np.uint8]]
-
-
-def crop_rows(test_set: TestSet, restorers: dict[str, Restorer], images: int = 3, side: int = 96) -> list[CropRow]:
-    """Restore the first images of a test set, and return their most detailed crop from each restorer and from the ground truth.
+def image_table(task: Task, results: Mapping[str, Sequence[SetResult]], prefix: str = "") -> ResultTable:
+    """Return a table with one row per test image and one group of columns per restorer, named as in `benchmark_table`.
 
     Args:
-        test_set: degraded and clean images.
-        restorers: restorers by caption.
-        images: number of images.
-        side: side of the crop in HQ pixels.
+        task: the task.
+        results: the results of each restorer.
+        prefix: start of the names of all images, which are otherwise `SET/IMAGE`.
     """
-    rows = []
-    for i in range(min(images, len(test_set))):
-        pair = test_set[i]
-        part = _most_detailed(pair.hq, side)
-        shown = {caption: restorer(pair.lq)[part] for caption, restorer in restorers.items()}
-        rows.append(CropRow(pair.name, {**shown, "truth": pair.hq[part]}))
-    return rows
-
-
-def _most_detailed(image: NDArray[np.uint8], side: int) -> tuple[slice, slice]:
-    """Return the square of [H, W, C] with the strongest edges, searched on a grid with a spacing of half its side."""
-    height, width = image.shape[:2]
-    edges = np.abs(cv2.Laplacian(image.mean(2), cv2.CV_64F))
-    places = [(top, left) for top in range(0, max(1, height - side), side // 2) for left in range(0, max(1, width - side), side // 2)]
-    top, left = max(places, key=lambda place: edges[place[0] : place[0] + side, place[1] : place[1] + side].mean())
-    return slice(top, top + side), slice(left, left + side)
+    traits = {name: metric.traits for name, metric in task.metrics.items()}
+    metrics = list(traits)
+    measured: dict[str, dict[str, Metrics]] = {name: {} for name in results}
+    for name, row in results.items():
+        for result in row:
+            of_set = (*result.per_image, *result.non_finite)
+            measured[name] |= {f"{prefix}{result.name}/{image}": result.per_image.get(image, {}) for image in of_set}
+    images = list(dict.fromkeys(image for found in measured.values() for image in found))
+    rows: list[list[Cell]] = [
+        [image, *(metric_numbers(found.get(image, {}), metrics, traits) for found in measured.values())] for image in images
+    ]
+    # Without directions: the best number of a column would be that of the easiest image.
+    columns = [Column(name, tuple(Part(metric) for metric in metrics)) for name in results]
+    return ResultTable(f"Every image, {task.label}" if prefix else "Every image", ["image", *columns], rows)
 
 
 def write_page(
     path: Path,
     title: str,
-    summary: dict[str, str],
+    summary: Mapping[str, str],
     tables: Sequence[ResultTable],
     remarks: Sequence[str] = (),
     figure: Path | None = None,
-    crops: Sequence[CropRow] = (),
     images: Sequence[ViewedImage] = (),
+    plots: Sequence[Chart] = (),
+    differences: Sequence[Forest] = (),
+    details: Sequence[ResultTable] = (),
     image_bytes: int = MAX_BYTES,
 ) -> None:
-    """Write a self-contained HTML page.
+    """Write a self-contained HTML page: summary, tables, images, charts and long tables, each only if there is something to show.
 
     Args:
         path: the file to write.
         title: the heading.
-        summary: names and values that describe the run.
+        summary: names and values that describe what was measured.
         tables: tables of results.
         remarks: sentences below the tables.
         figure: a PNG file.
-        crops: crops of restored images.
         images: images in all their versions, shown in a viewer.
+        plots: charts of values over steps.
+        differences: plots of differences with their intervals, below the tables of results.
+        details: long tables at the end, such as those of all images. A cell in the first column that is the name of an image in the
+            viewer becomes a link to it.
         image_bytes: limit for the images of the viewer, in bytes of the page.
     """
+    links = {image.name: f"#{urlencode({'image': image.name})}" for image in images}
+    shown = [html_table(table) for table in tables]
+    listed = [html_table(table, links) for table in details]
+    viewed = viewer(images, image_bytes) if images else None
+    drawn = charts(plots) if plots else None
+    forest = forests(differences) if differences else None
+    fragments = [fragment for fragment in (*shown, *listed, forest, viewed, drawn) if fragment is not None]
     write_html(
         path,
         "report.html.j2",
         title=title,
         summary=summary,
-        tables=tables,
+        tables=list(zip(tables, shown, strict=True)),
+        details=list(zip(details, listed, strict=True)),
         remarks=remarks,
         figure=data_uri(figure.read_bytes(), "image/png") if figure else None,
-        crops=[(row.name, [(caption, data_uri(_png(image), "image/png")) for caption, image in row.images.items()]) for row in crops],
-        viewer=viewer(images, image_bytes) if images else None,
+        viewer=viewed,
+        charts=drawn,
+        forest=forest,
+        styles=list(dict.fromkeys(fragment.style for fragment in fragments)),
+        scripts=list(dict.fromkeys(fragment.script for fragment in fragments if fragment.script)),
     )
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()

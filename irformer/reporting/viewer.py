@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from irformer.errors import UserError
-from irformer.reporting.html import asset, data_uri, render
+from irformer.reporting.html import Fragment, asset, data_uri, render
 from irformer.reporting.tables import Number
 
 MAX_BYTES = 10_000_000
@@ -53,21 +53,6 @@ class ViewedImage:
     name: str
     versions: tuple[Version, ...]
     reference: str | None = None
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A part of an HTML page, with what the page must embed for it once.
-
-    Args:
-        html: the elements.
-        style: the style sheet.
-        script: the source of an ES module.
-    """
-
-    html: Markup
-    style: Markup
-    script: Markup
 
 
 def viewer(images: Sequence[ViewedImage], max_bytes: int = MAX_BYTES) -> Fragment:

@@ -26,7 +26,9 @@ from irformer.errors import UserError, without_traceback
 from irformer.evaluation.evaluate import evaluate_sets, results_record
 from irformer.evaluation.restorers import NetworkRestorer, Restorer, baseline
 from irformer.evaluation.results import write_results
-from irformer.reporting.page import benchmark_table, crop_rows, write_page
+from irformer.reporting.curves import run_charts
+from irformer.reporting.gallery import gallery, restored_by
+from irformer.reporting.page import benchmark_table, image_table, write_page
 from irformer.tasks.task import Task
 from irformer.training.data_module import RestorationData
 from irformer.training.lightning_internals import restore_loop_counters, spawns
@@ -39,6 +41,9 @@ from irformer.training.run_log import LOG, RunLog
 from irformer.training.stopping import KILL, Stopped, StopSignals
 from irformer.training.validation_images import ValidationImages
 from irformer.weights.checkpoints import BEST, LAST, load_checkpoint
+
+# Test images in the report, and the bytes that they take at most.
+_VIEWED, _VIEWED_BYTES = 12, 5_000_000
 
 
 @dataclass(frozen=True)
@@ -233,10 +238,11 @@ class Run:
         best = load_checkpoint(self.folder / BEST, trust=self.trust)
         device = self.trainer.strategy.root_device
         restorer = NetworkRestorer(best.network.to(device), self.task.protocol.padding, device)
-        name, untrained = baseline(self.task)
-        restorers: dict[str, Restorer] = {name: untrained, f"{self.title}, step {best.step}": restorer}
+        untrained, trained = baseline(self.task), f"step {best.step}"
+        restorers: dict[str, Restorer] = {untrained[0]: untrained[1], trained: restorer}
         results = {name: evaluate_sets(restorer, self.test_sets) for name, restorer in restorers.items()}
-        table = benchmark_table(self.task, results)
+        titles = {untrained[0]: untrained[0], trained: f"{self.title}, {trained}"}
+        table = benchmark_table(self.task, {titles[name]: row for name, row in results.items()})
         table.show(console)
 
         record = results_record(str(BEST), self.task, restorer.padding, list(results.values())[-1])
@@ -245,13 +251,16 @@ class Run:
         record["trained_steps"] = self.trainer.max_steps
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             record |= callback.closing_record() if hasattr(callback, "closing_record") else {}
+        self._draw_dynamics()
         write_page(
             self.folder / "report.html",
             title=self.title,
             summary=self.summary,
             tables=[table],
-            figure=self._figure(),
-            crops=crop_rows(self.test_sets[0], restorers),
+            images=gallery(self.test_sets, {name: restored_by(restorer) for name, restorer in restorers.items()}, results, _VIEWED),
+            plots=run_charts({self.title: self.folder}, self.channels, {name: metric.traits for name, metric in self.task.metrics.items()}),
+            details=[image_table(self.task, results)],
+            image_bytes=_VIEWED_BYTES,
         )
         # Written last: a run with this file is complete.
         write_results(self.folder / RESULTS, record)
@@ -259,10 +268,8 @@ class Run:
             self._print(console, f"wrote {os.path.relpath(self.folder / file)}")
         return record
 
-    def _figure(self) -> Path | None:
+    def _draw_dynamics(self) -> None:
+        """Write dynamics.png, the paper's Figure 1 of this run, if features were measured."""
         dynamics = self.folder / "dynamics.csv"
-        if not dynamics.is_file() or not self.channels:
-            return None
-        figure = self.folder / "dynamics.png"
-        figure1({self.title: read_dynamics(dynamics)}, self.channels, figure)
-        return figure
+        if dynamics.is_file() and self.channels:
+            figure1({self.title: read_dynamics(dynamics)}, self.channels, self.folder / "dynamics.png")

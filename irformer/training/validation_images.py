@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from irformer.data.stages import Stages
-from irformer.data.test_sets import TestSet
+from irformer.data.test_sets import TestSet, evenly_spaced
 from irformer.errors import UserError
 
 # A training step costs about three forward passes: one forward, two backward.
@@ -89,11 +89,6 @@ def pixel_budget(stages: Stages, interval: int) -> int:
     """
     step = min(batch * patch**2 for batch, patch in zip(stages.batch_size, stages.patch_size, strict=True))
     return _PASSES * interval * step // 10
-
-
-def evenly_spaced(number: int, count: int) -> list[int]:
-    """Return `number` of the indices 0 to count - 1, the middles of equal parts: floor((i + 1/2) * count / number)."""
-    return [(2 * i + 1) * count // (2 * number) for i in range(number)]
 
 
 def _affordable(pixels: Sequence[int], budget: int) -> list[int]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def watched() -> Iterator[Watched]:
 @pytest.fixture
 def open_page(browser: Any, watched: Watched) -> Iterator[Callable[..., Any]]:
     """Open a file: `open_page(path, width, height, fragment, **context)`, where `context` are arguments of playwright's `new_context`."""
+    with opening(browser, watched) as opened:
+        yield opened
+
+
+@contextmanager
+def opening(browser: Any, watched: Watched) -> Iterator[Callable[..., Any]]:
+    """`open_page` for as long as a caller wants, so that several tests can share a page."""
     contexts = []
 
     def opened(path: Path, width: int = 1280, height: int = 900, fragment: str = "", **context: Any) -> Any:
@@ -76,6 +84,8 @@ def open_page(browser: Any, watched: Watched) -> Iterator[Callable[..., Any]]:
         page.goto(path.as_uri() + fragment)
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+    try:
+        yield opened
+    finally:
+        for context in contexts:
+            context.close()

@@ -67,36 +67,33 @@ def test_all_surfaces_are_drawn_with_their_titles(open_page, surfaces):
     assert page.locator("h1").inner_text() == "Figure 1"
 
 
-@pytest.mark.parametrize(("dx", "dy", "turned"), [(60, 0, "azimuth"), (0, 60, "tilt")])
-def test_dragging_turns_all_surfaces(open_page, surfaces, dx, dy, turned):
-    page = open_page(surfaces)
-    before = [pixels(page, n) for n in range(4)]
-    angle = float(page.locator(f"#{turned}").input_value())
-    drag(page, dx, dy)
-    assert all(pixels(page, n) != image for n, image in enumerate(before))
-    assert float(page.locator(f"#{turned}").input_value()) > angle + 10
+def test_dragging_turns_all_surfaces(open_page, surfaces):
+    page = open_page(surfaces, width=700)
+    for dx, dy, turned in ((60, 0, "azimuth"), (0, 60, "tilt")):
+        before = [pixels(page, n) for n in range(4)]
+        angle = float(page.locator(f"#{turned}").input_value())
+        drag(page, dx, dy)
+        assert all(pixels(page, n) != image for n, image in enumerate(before))
+        assert float(page.locator(f"#{turned}").input_value()) > angle + 10
 
 
-@pytest.mark.parametrize(
-    ("key", "control", "sign"),
-    [
-        ("ArrowRight", "azimuth", 1),
-        ("ArrowLeft", "azimuth", -1),
-        ("ArrowUp", "tilt", 1),
-        ("ArrowDown", "tilt", -1),
-        ("+", "zoom", 1),
-        ("-", "zoom", -1),
-    ],
-)
-def test_keys_turn_and_zoom_and_0_resets(open_page, surfaces, key, control, sign):
-    page = open_page(surfaces)
-    before, value = pixels(page), float(page.locator(f"#{control}").input_value())
+def test_keys_and_sliders_turn_and_zoom_and_0_resets(open_page, surfaces):
+    page = open_page(surfaces, width=700)
+    before = pixels(page)
+    usual = {control: float(page.locator(f"#{control}").input_value()) for control in ("azimuth", "tilt", "zoom")}
     page.locator("canvas").first.focus()
-    page.keyboard.press(key)
-    assert pixels(page) != before
-    assert (float(page.locator(f"#{control}").input_value()) - value) * sign > 0
-    page.keyboard.press("0")
-    assert pixels(page) == before
+    keys = {"ArrowRight": ("azimuth", 1), "ArrowLeft": ("azimuth", -1), "ArrowUp": ("tilt", 1), "ArrowDown": ("tilt", -1)}
+    for key, (control, sign) in {**keys, "+": ("zoom", 1), "-": ("zoom", -1)}.items():
+        page.keyboard.press(key)
+        assert pixels(page) != before, key
+        assert (float(page.locator(f"#{control}").input_value()) - usual[control]) * sign > 0, key
+        page.keyboard.press("0")
+        assert pixels(page) == before, key
+    for control in usual:
+        page.locator(f"#{control}").fill("1")
+        assert pixels(page) != before, control
+        page.get_by_role("button", name="Reset view").click()
+        assert pixels(page) == before, control
 
 
 def test_keys_glide_where_motion_is_welcome(open_page, surfaces):
@@ -109,16 +106,6 @@ def test_keys_glide_where_motion_is_welcome(open_page, surfaces):
     }""")
     page.keyboard.press("ArrowRight")
     until(page, "() => window.frames_drawn >= 4 * 4")  # at least four frames of four surfaces
-
-
-@pytest.mark.parametrize("control", ["azimuth", "tilt", "zoom"])
-def test_sliders_turn_and_zoom(open_page, surfaces, control):
-    page = open_page(surfaces)
-    before = pixels(page)
-    page.locator(f"#{control}").fill("1")
-    assert pixels(page) != before
-    page.get_by_role("button", name="Reset view").click()
-    assert pixels(page) == before
 
 
 def test_the_wheel_zooms_a_selected_surface_and_else_scrolls_the_page(open_page, surfaces):
@@ -150,18 +137,19 @@ def test_the_step_slider_moves_the_cross_section_the_profile_and_the_readouts(op
 
 
 def test_the_value_under_the_pointer_is_a_recorded_value(open_page, surfaces):
-    page = open_page(surfaces, height=1400)
+    page = open_page(surfaces, width=700, height=1400)
     found = set()
-    for panel in range(4):
+    panels = (0, 3)  # both statistics, both runs
+    for panel in panels:
         box = page.locator("canvas").nth(panel).bounding_box()
         for across in np.linspace(0.15, 0.85, 7):
-            for down in np.linspace(0.25, 0.8, 5):
+            for down in np.linspace(0.25, 0.8, 4):
                 page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
                 step, group, value = readout(page, panel)
                 assert value == pytest.approx(recorded(panel, step, group), rel=1e-5)
                 found.add((panel, step, group))
-    for panel in range(4):
-        assert len({where for where in found if where[0] == panel}) >= 8  # of 15 recorded values
+    for panel in panels:
+        assert len({where for where in found if where[0] == panel}) >= 7  # of 15 recorded values
 
 
 def test_pointing_at_one_surface_shows_the_same_place_on_the_others(open_page, surfaces):
@@ -227,9 +215,8 @@ def test_touch_turns_sideways_and_pinching_zooms(open_page, surfaces):
     assert float(page.locator("#zoom").input_value()) > 0.5
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_width_scrolls_sideways(open_page, surfaces, scheme):
-    page = open_page(surfaces, color_scheme=scheme)
+def test_no_width_scrolls_sideways(open_page, surfaces):
+    page = open_page(surfaces)
     page.locator(".data summary").click()
     for width in (390, 768, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 900})
@@ -249,6 +236,7 @@ def test_the_dark_scheme_redraws_text_and_surfaces(open_page, surfaces):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
 
 
+@pytest.mark.slow
 def test_a_dense_screen_gets_more_pixels(open_page, surfaces):
     sizes = []
     for ratio in (1, 2):
@@ -258,6 +246,7 @@ def test_a_dense_screen_gets_more_pixels(open_page, surfaces):
     assert sizes == [pytest.approx(1, abs=0.01), pytest.approx(2, abs=0.01)]
 
 
+@pytest.mark.slow
 def test_printing_uses_the_light_colors(open_page, surfaces):
     page = open_page(surfaces, color_scheme="dark")
     dark = pixels(page)
@@ -269,10 +258,14 @@ def test_printing_uses_the_light_colors(open_page, surfaces):
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_the_tables_hold_all_values(open_page, surfaces):
+def test_labels_and_tables_hold_all_values(open_page, surfaces):
     page = open_page(surfaces)
+    assert page.locator("canvas").nth(3).get_attribute("aria-label") == (
+        "Channel entropy of i-LN as a surface over depth and training step: in the last of 3 groups, 3.6 at step 0 and 3.591 at step 400."
+    )
     assert page.locator("table").count() == 0
     page.locator(".data summary").click()
+    page.get_by_role("table").first.wait_for()
     tables = page.get_by_role("table").all()
     assert [table.locator("caption").inner_text() for table in tables][:2] == [
         "Feature magnitude: LayerNorm (baseline)",
@@ -284,13 +277,6 @@ def test_the_tables_hold_all_values(open_page, surfaces):
         assert [[float(cell) for cell in row[1:]] for row in rows] == [
             [pytest.approx(recorded(panel, step, group), rel=1e-3) for group in (1, 2, 3)] for step in STEPS
         ]
-
-
-def test_surfaces_say_what_they_show(open_page, surfaces):
-    label = open_page(surfaces).locator("canvas").nth(3).get_attribute("aria-label")
-    assert label == (
-        "Channel entropy of i-LN as a surface over depth and training step: in the last of 3 groups, 3.6 at step 0 and 3.591 at step 400."
-    )
 
 
 def test_runs_may_differ_in_depth_and_steps_and_hold_values_that_are_not_finite(open_page, tmp_path):

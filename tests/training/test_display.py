@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import build, logged, train
@@ -20,9 +20,10 @@ from tiny import build, logged, train
 from irformer.data.samples import TrainingSamples
 from irformer.data.test_sets import TestPair
 from irformer.errors import UserError
-from irformer.training.callbacks import monitor
-from irformer.training.callbacks.display import ImageGrids, Progress
+from irformer.training.callbacks import monitor, validation_crops
+from irformer.training.callbacks.display import Progress
 from irformer.training.callbacks.monitor import Monitor
+from irformer.training.callbacks.validation_crops import ValidationCrops, detailed_crop
 from irformer.training.run import Run
 
 
@@ -186,30 +187,141 @@ def test_numbers_that_are_always_logged(tmp_path):
     assert 0.1 < logged(run, "train/memory_gib")[-1] < 100
 
 
+def images(folder, tag: str) -> dict[int, np.ndarray]:
+    """The images of a tag in TensorBoard's event file, by step."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    decoded = {
+        image.step: cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR) for image in events.Images(tag)
+    }
+    return {step: image[..., ::-1] for step, image in decoded.items()}
+
+
+class WandbCalls(WandbLogger):
+    """Stands for Weights & Biases, whose package need not be installed: it records what it is asked to log."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, int], np.ndarray] = {}
+
+    def log_image(self, key, images, step=None, **_):
+        (image,) = images
+        self.calls[key, step] = np.array(image)
+
+
+class Pairs(list):
+    """Validation images of a task."""
+
+    def __init__(self, pairs: list[TestPair]) -> None:
+        super().__init__(pairs)
+        self.pairs = self
+        self.task = SimpleNamespace(channels=pairs[0].hq.shape[2])
+
+
+def validate(
+    callback: ValidationCrops, pairs: Pairs, restored: dict[int, np.ndarray], loggers: list, step: int, rank: int = 0, of: int = 1
+) -> None:
+    """One validation as a process sees it: every image of its share, then the end."""
+    trainer = SimpleNamespace(
+        is_global_zero=rank == 0,
+        global_rank=rank,
+        world_size=of,
+        loggers=loggers,
+        global_step=step,
+        datamodule=SimpleNamespace(validation=pairs),
+    )
+    module = SimpleNamespace(device=torch.device("cpu"))
+    callback.on_validation_start(trainer, module)
+    for i in range(-(-len(pairs) // of)):
+        index = i * of + rank
+        outputs = {"restored": restored[index]} if index in restored else {}
+        callback.on_validation_batch_end(trainer, module, outputs, pairs[index] if index < len(pairs) else None, i)
+    callback.on_validation_end(trainer, module)
+
+
 @pytest.mark.parametrize(
     ("scale", "channels", "noise"), [(2, 3, 0.0), (3, 1, 0.0), (1, 3, 0.5), (1, 1, 0.5)], ids=["colour", "gray", "noise", "gray noise"]
 )
-def test_image_grids_show_any_kind_of_image(tmp_path, scale, channels, noise):
-    """LQ (nearest-neighbor), restored and HQ side by side, 4 pixels apart; float LQ outside [0, 1] is clamped."""
-    hq, restored = (picture(60, 48, channels, seed) for seed in range(2))
-    lq = picture(60 // scale, 48 // scale, channels, 2)
+def test_crops_of_any_kind_of_image_keep_their_pixels(tmp_path, scale, channels, noise):
+    """In TensorBoard and in W&B; float LQ outside [0, 1] is clamped, and the input and the truth are logged once."""
+    hq, *restored = (picture(60, 48, channels, seed) for seed in range(3))
+    lq = picture(60 // scale, 48 // scale, channels, 3)
     shown = lq
     if noise:
         lq = (lq / 255 + np.random.default_rng(0).normal(0, noise, lq.shape)).astype(np.float32)
         shown = (lq.clip(0, 1) * 255).round().astype(np.uint8)
         assert lq.min() < 0
         assert lq.max() > 1
-    logger = TensorBoardLogger(tmp_path, name="", version="")
-    trainer = SimpleNamespace(is_global_zero=True, loggers=[logger], global_step=7)
-    ImageGrids(images=1, crop=192).on_validation_batch_end(trainer, None, {"restored": restored}, TestPair("a", lq, hq), 0)
-    logger.experiment.flush()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    (image,) = events.Images("val/a (LQ, restored, HQ)")
-    grid = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    for i, expected in enumerate((shown.repeat(scale, 0).repeat(scale, 1), restored, hq)):
-        left = 4 + i * (48 + 4)
-        assert np.array_equal(grid[4:64, left : left + 48], np.broadcast_to(expected, (60, 48, 3)))
+    board, wandb = TensorBoardLogger(tmp_path, name="", version=""), WandbCalls()
+    callback, pairs = ValidationCrops(images=1, crop=32), Pairs([TestPair("a", lq, hq)])
+    for step, pixels in zip((7, 9), restored, strict=True):
+        validate(callback, pairs, {0: pixels}, [board, wandb], step)
+    board.experiment.flush()
+    part = detailed_crop(hq, 32)
+    expected = {"val/a": dict(zip((7, 9), restored, strict=True)), "val/a (truth)": {7: hq}}
+    expected["val/a (input)"] = {7: shown.repeat(scale, 0).repeat(scale, 1)}
+    for tag, by_step in expected.items():
+        found = images(tmp_path, tag)
+        assert found.keys() == by_step.keys()
+        for step, whole in by_step.items():
+            np.testing.assert_array_equal(found[step], np.broadcast_to(whole[part], (32, 32, 3)))
+            np.testing.assert_array_equal(wandb.calls[tag, step], found[step])
+    assert len(wandb.calls) == 4
+
+
+def test_crops_are_bounded_evenly_spaced_and_omit_what_is_not_finite():
+    pairs = Pairs([TestPair(f"{i}", picture(10, 12, seed=i), picture(20, 24, seed=i)) for i in range(7)])
+    wandb, callback = WandbCalls(), ValidationCrops(images=2, crop=192)
+    validate(callback, pairs, {i: pairs[i].hq for i in range(7) if i != 1}, [wandb], step=5)
+    assert list(wandb.calls) == [(f"val/{name}", 5) for name in ("1 (input)", "1 (truth)", "5 (input)", "5 (truth)", "5")]
+    resumed = ValidationCrops(images=2, crop=192)
+    resumed.load_state_dict(callback.state_dict())
+    validate(resumed, pairs, {i: pairs[i].hq for i in range(7)}, [wandb], step=6)
+    assert list(wandb.calls)[5:] == [("val/1", 6), ("val/5", 6)]
+
+
+def test_crops_of_all_processes_are_logged_by_the_first(monkeypatch):
+    pairs = Pairs([TestPair(f"{i}", picture(10, 12, seed=i), picture(20, 24, seed=i)) for i in range(3)])
+    restored = {i: picture(20, 24, seed=10 + i) for i in range(3)}
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(validation_crops, "over_processes", lambda values, operation: sent.append(values) or values)
+    nothing = WandbCalls()
+    validate(ValidationCrops(images=3, crop=16), pairs, restored, [nothing], step=5, rank=1, of=2)
+    assert nothing.calls == {}
+    monkeypatch.setattr(validation_crops, "over_processes", lambda values, operation: values + sent.pop(0))
+    wandb = WandbCalls()
+    validate(ValidationCrops(images=3, crop=16), pairs, restored, [wandb], step=5, rank=0, of=2)
+    for i, pair in enumerate(pairs):
+        np.testing.assert_array_equal(wandb.calls[f"val/{i}", 5], restored[i][detailed_crop(pair.hq, 16)])
+
+
+def test_a_run_shows_each_image_in_place_over_its_steps(tmp_path):
+    run = train(
+        build(
+            tmp_path,
+            "trainer.max_steps=4",
+            "trainer.val_check_interval=2",
+            "logger=tensorboard",
+            "callbacks.images.crop=32",
+            "optim.lr=0.01",
+        )
+    )
+    folder = run.folder / "tensorboard"
+    for pair in run.validation.chosen:
+        crops = images(folder, f"val/{pair.name}")
+        assert list(crops) == [2, 4]
+        assert not np.array_equal(crops[2], crops[4])
+        truth = images(folder, f"val/{pair.name} (truth)")
+        np.testing.assert_array_equal(truth[2], pair.hq[detailed_crop(pair.hq, 32)])
+        assert list(truth) == [2]
+
+
+def test_the_crop_has_the_strongest_edges():
+    image = np.full((100, 90, 3), 128, np.uint8)
+    image[64:96, 40:60] = picture(32, 20)
+    rows, columns = detailed_crop(image, 32)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (32, 32)
+    assert rows.start == 64
+    assert columns.start in (32, 48)
 
 
 def test_weights_and_biases_is_an_extra(tmp_path, monkeypatch):
@@ -227,4 +339,4 @@ def test_weights_and_biases_works_without_network(tmp_path, monkeypatch):
         run.execute(Console(quiet=True))
         (record,) = (run.folder / "wandb").glob("offline-run-*/run-tiny.wandb")
         assert b"train/loss" in record.read_bytes()
-        assert len(list((run.folder / "wandb").rglob("*.png"))) == 2  # the grids of two images
+        assert len(list((run.folder / "wandb").rglob("*.png"))) == 6  # of two images: input, truth, restored

@@ -83,7 +83,8 @@ def test_the_comparison_leaves_figure_page_and_numbers(whole):
     groups = [row for row in rows if row.endswith(",groups,probe")]
     assert len(groups) == 3 * 3 * len(STATISTICS)  # arms, probes (0, 2, 4), statistics of the one group
     page = (whole / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 1 + 2 * 5  # the figure; two photos: bicubic, three arms and the truth
+    assert page.count("data:image/png;base64") == 1  # the figure
+    assert page.count("data:image/webp;base64") == 2 * 5  # two photos: bicubic, three arms and the truth
     for arm in arms.values():
         assert arm["metrics"]["psnr_y"] > 5
 

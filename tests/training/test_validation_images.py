@@ -10,10 +10,10 @@ from tiny import build, logged, train
 
 from irformer.config.compose import compose, options
 from irformer.data.stages import Stages
-from irformer.data.test_sets import TestSet
+from irformer.data.test_sets import TestSet, evenly_spaced
 from irformer.errors import UserError
 from irformer.training.recipe import training_stages
-from irformer.training.validation_images import choose_images, evenly_spaced, pixel_budget
+from irformer.training.validation_images import choose_images, pixel_budget
 
 CBSD68 = [481 * 321] * 68
 

@@ -1,22 +1,15 @@
-"""Display of a running training: progress on the terminal, image grids in TensorBoard."""
+"""Display of a running training: progress on the terminal."""
 
 import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import cv2
 import lightning
-import numpy as np
 from annotated_types import Ge
 from lightning.pytorch.callbacks.progress import ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from numpy.typing import NDArray
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from irformer.data.test_sets import TestPair
-from irformer.evaluation.restorers import to_image, to_tensor
 from irformer.training.host_copies import HostCopy
 from irformer.training.module import RestorationModule
 from irformer.training.run_log import log_only
@@ -130,49 +123,3 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-class ImageGrids(lightning.Callback):
-    """Logs images at every validation: degraded (enlarged to the same size), restored and clean, side by side.
-
-    Args:
-        images: number of images, from the start of the validation set.
-        crop: side of the center crop that is shown, in HQ pixels.
-    """
-
-    def __init__(self, images: Annotated[int, Ge(0)] = 4, crop: Annotated[int, Ge(1)] = 192) -> None:
-        self.images = images
-        self.crop = crop
-
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: TestPair,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Log the grid of one image."""
-        if batch_idx >= self.images or not trainer.is_global_zero or "restored" not in outputs:
-            return
-        lq = enlarge(to_image(to_tensor(batch.lq)), *batch.hq.shape[:2])
-        grid = make_grid([to_tensor(centre_crop(image, self.crop))[0] for image in (lq, outputs["restored"], batch.hq)], padding=4)
-        title = f"val/{batch.name} (LQ, restored, HQ)"
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(title, grid, trainer.global_step)
-            elif isinstance(logger, WandbLogger):
-                logger.log_image(title, [grid], trainer.global_step)
-
-
-def enlarge(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize [h, w, C] to [height, width, C] with nearest-neighbor interpolation."""
-    enlarged = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(enlarged, np.uint8).reshape(height, width, image.shape[2])  # OpenCV drops the axis of a single channel
-
-
-def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return the center of [H, W, C], at most `side` pixels wide and high."""
-    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
-    return image[top : top + side, left : left + side]

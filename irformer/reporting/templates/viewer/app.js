@@ -224,10 +224,10 @@ function remember() {
   }, 150);
 }
 
-/** Restores the view of an address; what the address does not name, or names wrongly, is as at the start. */
-function restore() {
+/** Restores the view of an address. What it does not name is as before, or as at the start; a wrong name is as at the start. */
+async function restore() {
   const fields = new URLSearchParams(location.hash.slice(1));
-  if (filled && !fields.has("left")) return;  // the address of another part of the page
+  if (filled && !fields.has("image") && !fields.has("left")) return;  // the address of another part of the page
   const index = Math.max(0, images.findIndex(({ name }) => name === fields.get("image")));
   const image = images[index];
   const usual = defaults(image);
@@ -239,11 +239,16 @@ function restore() {
     const value = parseFloat(fields.get(field));
     return Number.isFinite(value) ? Math.max(low, Math.min(high, value)) : otherwise;
   };
-  return openImage(index, {
+  // The link of a table names an image alone.
+  const changes = filled && !fields.has("left") ? {} : {
     left: version("left", usual.left), right: version("right", usual.right), shown: version("show", null),
     split: number("split", 50, 0, 100), error: fields.get("error") === "1", zoom: number("zoom", null, 0, MAX_ZOOM),
     x: number("x", image.width / 2, 0, image.width), y: number("y", image.height / 2, 0, image.height),
-  });
+  };
+  await openImage(index, changes);
+  if (!fields.has("image")) return;
+  const { top, bottom } = stage.box.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) viewer.scrollIntoView();
 }
 
 // ---------------------------------------------------------------- building and listening
