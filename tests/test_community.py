@@ -185,6 +185,7 @@ def test_craft_is_padded_once(weights_root, data_root, padding, psnr):
 # Our file format
 
 
+@pytest.mark.slow
 def test_the_export_script_writes_a_community_network_quietly(tmp_path):
     """CRAFT calls torch.meshgrid, which warns about its future default once per process."""
     file = saved("CRAFT", tmp_path)

@@ -199,6 +199,7 @@ def test_weights_of_another_network_are_refused(tmp_path, target, fault):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_export_script(tmp_path):
     network = small("hat", scale=4)
     torch.save({"params": official_weights(network)}, tmp_path / "in.pth")

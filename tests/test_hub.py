@@ -158,6 +158,7 @@ def test_a_revision_is_pinned(hub, weights, caplog):
     hub.add("me/net", {"model.safetensors": weights}, "refs/pr/1")
     for revision in ("v1", COMMITS["v1"], "refs%2Fpr%2F1"):
         assert load_checkpoint(f"hf://me/net@{revision}").step == 7
+    caplog.clear()
     with caplog.at_level(logging.INFO, "irformer"):
         fetch_weights(HubAddress("me/net", COMMITS["v1"]))
     assert caplog.text == "", "a commit needs no note"

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 # A matrix is folded until it has this many columns or more, and this many rows or fewer.
 _COLUMNS = 512
 _ROWS = 4096
-# Features with this many values or fewer take plain operations: they stay in the cache, and the number of calls decides.
+# In training, images with this many features or fewer take plain operations: they stay in the cache, and the number of calls decides.
 _SMALL = 65_536
 
 
@@ -130,7 +130,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, axes: list[int]) -> tuple[Tensor, Tensor]:
-        mean, variance = moments(x, axes)
+        mean, variance = _plain_moments(widened(x), axes) if _are_small(x) else moments(x, axes)
         deviation = torch.sqrt(variance + eps)
         ctx.save_for_backward(x, weight, mean, deviation)
         ctx.axes, ctx.bias_dtype = axes, bias.dtype
@@ -167,21 +167,28 @@ def _cpu_moments(x: Tensor, axes: list[int]) -> Moments:
     groups = math.prod(shape) // channels  # the kept axes are the first ones, and possibly the last
     columns = _columns(x.numel() // max(1, groups * channels), channels)
     if columns is None or kept not in (list(range(len(kept))), [*range(len(kept) - 1), x.dim() - 1]):
-        mean = wide.mean(axes, keepdim=True)
-        return Moments(mean, (wide - mean).square_().mean(axes, keepdim=True))
+        return _plain_moments(wide, axes)
     parts = [torch.batch_norm_update_stats(matrix, None, None, 0.0) for matrix in wide.reshape(groups, -1, columns)]
     means, variances = (torch.stack(values).double().view(groups, -1, channels) for values in zip(*parts, strict=True))
     mean, variance = merged(Moments(means, variances), 1)
     return Moments(mean.to(wide.dtype).view(shape), variance.to(wide.dtype).view(shape))
 
 
+def _plain_moments(wide: Tensor, axes: list[int]) -> Moments:
+    mean = wide.mean(axes, keepdim=True)
+    return Moments(mean, (wide - mean).square_().mean(axes, keepdim=True))
+
+
+def _are_small(x: Tensor) -> bool:
+    """Whether the features of an image are so few that calls take more time than arithmetic."""
+    return x.device.type == "cpu" and x[0].numel() <= _SMALL
+
+
 def _columns(rows: int, channels: int) -> int | None:
-    """Return into how many columns a matrix [rows, channels] is folded, a multiple of the channels; None if folding does not pay.
+    """Return into how many columns a matrix [rows, channels] is folded, a multiple of the channels; None if it cannot be folded well.
 
     Few columns fit the fastest cache, but their sums are over many rows: rounding errors grow with them.
     """
-    if rows * channels <= _SMALL:
-        return None
     folds = 1
     while (folds * channels < _COLUMNS or rows > folds * _ROWS) and rows % (2 * folds) == 0:
         folds *= 2
@@ -194,7 +201,7 @@ def _channel_sums(grad: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, chan
     shape = [x.shape[axis] if axis in (0, channel) else 1 for axis in range(x.dim())]
     tokens = x[0].numel() // channels
     columns = _columns(tokens, channels) if channel == x.dim() - 1 and x.device.type == "cpu" else None
-    if columns is None:
+    if columns is None or _are_small(x):
         axes = [axis for axis in range(1, x.dim()) if axis != channel]
         return grad.sum(axes, keepdim=True), (grad * (x - mean)).sum(axes, keepdim=True) / deviation
     # For each image, the kernel of batch norm returns both sums for each column, reading gradients and features once.

@@ -142,6 +142,7 @@ def test_a_bare_step_trains():
     assert not torch.equal(network[1].weight, before)
 
 
+@pytest.mark.slow
 def test_norms(tmp_path, monkeypatch, capsys):
     measured(monkeypatch, "norm", "--norms", "ln", "iln", "dyt", "--json", str(tmp_path / "a.json"))
     layers = strict(tmp_path / "a.json")["sections"]["norm"]["results"]
