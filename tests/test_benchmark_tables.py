@@ -193,6 +193,24 @@ def test_restored_images_are_saved_and_restored_again_if_they_are_lost(three, me
     assert files[1].exists()
 
 
+def test_images_of_equal_names_are_not_mixed_up(three, measure, monkeypatch):  # noqa: F811
+    """Two runs with folders of the same name are benchmarked one after the other in one folder."""
+    for folder in ("x", "y"):
+        save(three / folder / "run" / "checkpoints" / "best.safetensors", seed=ord(folder))
+        measure(f"checkpoint={folder}/run", "out=out", "save_images=true")
+    first, second = sorted((three / "out" / "images").rglob("*.png"), key=lambda file: len(file.name))
+    assert first.name == "run.png"
+    assert second.name.startswith("run-")
+    before = first.read_bytes(), second.read_bytes()
+    assert before[0] != before[1]
+    calls = counting(monkeypatch)
+    for again in ("remeasure=false", "remeasure=true"):
+        for folder in ("x", "y"):
+            measure(f"checkpoint={folder}/run", "out=out", "save_images=true", again)
+    assert len(calls) == 2, "of remeasure=true"
+    assert (first.read_bytes(), second.read_bytes()) == before
+
+
 def test_without_a_task_each_network_has_its_own_and_baselines_have_all(three, measure, attempts):  # noqa: F811
     save(three / "d.safetensors", "task=denoise_color_25", "model.upsampler=''", seed=3)
     output = measure("checkpoint=[a.safetensors,c.safetensors,d.safetensors,bicubic,degraded]", "out=out")

@@ -321,6 +321,15 @@ def test_json_alone_can_be_piped(typed):
     assert json.loads(typed("w.safetensors", "--json", "-"))["description"]["name"] == "swinir_tiny"
 
 
+@pytest.mark.parametrize("option", ["--json", "--page"])
+def test_the_checkpoint_is_not_overwritten(typed, tmp_path, capsys, option):
+    before = (tmp_path / "w.safetensors").read_bytes()
+    with pytest.raises(SystemExit):
+        typed("w.safetensors", option, "./w.safetensors")
+    assert "w.safetensors: is the checkpoint, which would be overwritten; choose another file" in capsys.readouterr().err
+    assert (tmp_path / "w.safetensors").read_bytes() == before
+
+
 def test_an_overflow_is_strict_json(tmp_path):
     found = inspect_checkpoint(checkpoint(scale_stream(network(scale=2), 2.0**20)), SIZE)
     text = json.dumps(found.as_dict(), allow_nan=False)

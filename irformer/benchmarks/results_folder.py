@@ -13,6 +13,9 @@ from irformer.data.test_sets import TestSet
 from irformer.errors import UserError
 from irformer.evaluation.results import Record, read_records, strict, write_records
 
+IMAGES_KEY = "images"
+"""Key of a record for the task and the name that its restored images have, such as `sr_x2/craft_x4`."""
+
 _REMEDY = "choose another folder with out=FOLDER"
 
 
@@ -103,6 +106,17 @@ class ResultsFolder:
         """Return the existing record with the same identity, or None."""
         wanted = digest(identity(record))
         return next((found for found in self.records() if digest(identity(found)) == wanted), None)
+
+    def image_name(self, record: Record, name: str) -> str:
+        """Return a name for the restored images of a record: the given one, unless the images of another record have it.
+
+        Args:
+            record: the record.
+            name: the task and the wanted name, such as `sr_x2/craft_x4`; weights of equal file names want the same.
+        """
+        own = digest(identity(record))
+        taken = {found.further.get(IMAGES_KEY) for found in self.records() if digest(identity(found)) != own}
+        return f"{name}-{own[:8]}" if name in taken else name
 
     def require_same_sets(self, record: Record, images: Mapping[str, set[str]]) -> None:
         """Check that a test set does not replace another one of the same name.

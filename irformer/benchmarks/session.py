@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from irformer.benchmarks.benchmark_page import kept_images
-from irformer.benchmarks.results_folder import ResultsFolder, fingerprint
+from irformer.benchmarks.results_folder import IMAGES_KEY, ResultsFolder, fingerprint
 from irformer.benchmarks.shared_work import OneDevice, SeveralDevices, Work
 from irformer.benchmarks.workload import Evaluation, Workload
 from irformer.data.test_sets import TestSet
@@ -49,6 +49,7 @@ class Session:
     devices: list[torch.device]
     save_images: bool = False
     remeasure: bool = False
+    _image_names: dict[int, str] = field(default_factory=dict, init=False, repr=False)  # by the id of the evaluation
 
     def measure(self, workload: Workload) -> list[Record]:
         """Measure what is missing.
@@ -87,12 +88,19 @@ class Session:
             image: its name.
             folder: `IMAGES` or `PAGE_IMAGES`.
         """
-        departures = ["ensemble"] if evaluation.departures.get("ensemble") else []
-        departures += [f"tile{evaluation.departures['tile']}"] if "tile" in evaluation.departures else []
-        departures += [evaluation.reduced.precision] if evaluation.reduced is not None else []
-        task = evaluation.task.label.replace(", ", "-").replace(" ", "_")
-        names = (task, test_set, image, "-".join([evaluation.subject.short, *departures]) + ".png")
-        return Path(self.folder.folder, folder, *(_file_name(name) for name in names))
+        task, name = self._image_name(evaluation).split("/")
+        return Path(self.folder.folder, folder, task, _file_name(test_set), _file_name(image), f"{name}.png")
+
+    def _image_name(self, evaluation: Evaluation) -> str:
+        """Return the folder of the task and the name of the restored images, which no other result in the folder has."""
+        if id(evaluation) not in self._image_names:
+            departures = ["ensemble"] if evaluation.departures.get("ensemble") else []
+            departures += [f"tile{evaluation.departures['tile']}"] if "tile" in evaluation.departures else []
+            departures += [evaluation.reduced.precision] if evaluation.reduced is not None else []
+            task = evaluation.task.label.replace(", ", "-").replace(" ", "_")
+            wanted = f"{_file_name(task)}/{_file_name('-'.join([evaluation.subject.short, *departures]))}"
+            self._image_names[id(evaluation)] = self.folder.image_name(evaluation.record(), wanted)
+        return self._image_names[id(evaluation)]
 
     def saved_image(self, evaluation: Evaluation, test_set: str, image: str) -> Path | None:
         """Return the file of a restored image that was saved for any reason, or None."""
@@ -101,7 +109,9 @@ class Session:
 
     def _save(self, part: "_Part", result: SetResult) -> None:
         try:
-            self.folder.add(part.evaluation.record([result]))
+            record = part.evaluation.record([result])
+            record.further[IMAGES_KEY] = self._image_name(part.evaluation)
+            self.folder.add(record)
         except UserError as error:
             name = f"{part.evaluation.subject.short} on {result.name}"
             raise UserError(f"{error}; measured, but not saved: {name}, {format_metrics(result.metrics)}") from None

@@ -35,6 +35,7 @@ class CostedRestorer:
 
     def __call__(self, lq: NDArray) -> NDArray:
         """Restore an image; see `irformer.evaluation.restorers.Restorer`."""
+        self.tile = None
         before = self._restart_peak()
         started = time.perf_counter()
         try:
