@@ -11,6 +11,7 @@ import torch
 from official import SWINIR_SCRIPT, assert_same_output, official, small, swinir_of_script
 from safetensors.torch import load_file
 
+from irformer.commands.export import export
 from irformer.config.compose import build_network, model_config
 from irformer.errors import UserError
 from irformer.weights.checkpoints import load_checkpoint, save_network, transfer_weights
@@ -236,4 +237,18 @@ def test_an_impossible_export_of_a_checkpoint_is_refused(tmp_path, out, format, 
         export_checkpoint(load_checkpoint(tmp_path / "in.safetensors"), tmp_path / out, format, size)
     assert "\n" not in str(refusal.value)
     assert [file.name for file in tmp_path.iterdir()] == ["in.safetensors"]
+    attempts.refused("exports")
+
+
+def test_the_export_script_does_not_overwrite_its_checkpoint(tmp_path, monkeypatch, capsys, attempts):
+    model = model_config("swinir_tiny", "ln", 2, 3)
+    path = tmp_path / "in.safetensors"
+    save_network(path, build_network(model), model, "sr_x2", 3, {})
+    before = path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["export.py", str(path), "./in.safetensors"])
+    with pytest.raises(SystemExit):
+        export()
+    assert "error: in.safetensors: is the checkpoint, which would be overwritten; choose another file" in capsys.readouterr().err
+    assert path.read_bytes() == before
     attempts.refused("exports")

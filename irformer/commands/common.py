@@ -235,3 +235,18 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         if isinstance(node[key], DictConfig):
             keys += _keys(node[key], f"{prefix}{key}.")
     return keys
+
+
+def require_not_checkpoint(file: Path, checkpoint: Path, option: str = "") -> None:
+    """Check that an output does not replace the checkpoint that it is made of.
+
+    Args:
+        file: the output.
+        checkpoint: the weights file.
+        option: the option that names the output, with a space after it; empty for a positional argument.
+
+    Raises:
+        UserError: they are the same file.
+    """
+    if file.resolve() == checkpoint.resolve():
+        raise UserError(f"{option}{file}: is the checkpoint, which would be overwritten; choose another file")

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from irformer.commands import command_line
-from irformer.commands.common import reporting_user_errors
+from irformer.commands.common import reporting_user_errors, require_not_checkpoint
 from irformer.config.saved import CONFIG, read_saved_config
 from irformer.core.trust import Trust
 from irformer.errors import UserError
@@ -45,6 +45,7 @@ def export() -> None:
                 only = ", ".join(formats)
                 raise UserError(f"--{option.replace('_', '-')}: --format {format} does not use it, only {only}; omit it")
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
+        require_not_checkpoint(out, checkpoint.path)
         if format == "hub":
             _export_folder(checkpoint, arguments)
         elif format == "onnx":

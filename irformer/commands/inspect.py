@@ -6,10 +6,9 @@ import sys
 from tqdm import tqdm
 
 from irformer.commands import command_line
-from irformer.commands.common import device, reporting_user_errors
+from irformer.commands.common import device, reporting_user_errors, require_not_checkpoint
 from irformer.core.files import require_writable, write_atomically
 from irformer.core.trust import Trust
-from irformer.errors import UserError
 from irformer.inspection.checkpoint_report import STAGES, Inspection, inspect_checkpoint
 from irformer.inspection.inspection_page import write_inspection_page
 from irformer.inspection.inspection_tables import facts, tables
@@ -27,9 +26,9 @@ def inspect() -> None:
             if file is not None and str(file) != "-":
                 require_writable(file.parent)
         checkpoint = load_checkpoint(arguments.checkpoint, trust=Trust(arguments.trust))
-        for option, file in (("--json", arguments.json), ("--page", arguments.page)):
-            if file is not None and file.resolve() == checkpoint.path.resolve():
-                raise UserError(f"{option} {file}: is the checkpoint, which would be overwritten; choose another file")
+        for option, file in (("--json ", arguments.json), ("--page ", arguments.page)):
+            if file is not None:
+                require_not_checkpoint(file, checkpoint.path, option)
         address = hub_address(arguments.checkpoint)
         stated = license_of(checkpoint.path, None if address is None else fetch_card(address))
         with tqdm(total=len(STAGES), disable=None, leave=False) as bar:  # large networks take minutes on a CPU
