@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from irformer.banded.budget import parse_bytes
 from irformer.banded.drct_passes import restore_drct
 from irformer.banded.hat_passes import restore_hat
+from irformer.banded.heap import Heap
 from irformer.banded.passes import Passes
 from irformer.banded.plan import Costs, plan, rehearse
 from irformer.banded.restormer_passes import restore_restormer
@@ -78,7 +79,8 @@ class BoundedNetwork(nn.Module):
         costs = self._costs_for(lq, measured)
         found = plan(costs, lq, self.size_multiple, self.memory)
         units = -(-lq.shape[2] // self.size_multiple)
-        return self._restore(lq, Passes(len(lq), units, found.steps, found.store_on, lq.device, measured))
+        heap = Heap(found.room) if lq.device.type == "cpu" else None
+        return self._restore(lq, Passes(len(lq), units, found.steps, found.store_on, lq.device, measured, heap))
 
     def _costs_for(self, lq: Tensor, measured: bool) -> Costs:
         kind = lq.device.type

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,11 +65,3 @@ def _left_to_container() -> list[int]:
     except (OSError, ValueError):
         return []
     return [] if limit == "max" else [max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0)))]
-
-
-def return_freed_memory() -> None:
-    """Return freed memory to the system where the C library has a function for it; otherwise glibc keeps what lies between tensors."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

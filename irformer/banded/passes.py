@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from irformer.banded.budget import return_freed_memory
+from irformer.banded.heap import Heap, return_freed_memory
 from irformer.banded.live_bytes import LiveBytes
 from irformer.banded.parked import Band, Ledger, Parked
 from irformer.errors import UserError
@@ -40,10 +40,18 @@ class Passes:
         store_on: device where features wait between the passes; None for temporary files.
         device: device of the computation.
         measured: compute the moments of all features, for norms with statistics of the whole image.
+        heap: returns freed memory of the host between bands; None on a GPU and while passes are measured.
     """
 
     def __init__(
-        self, images: int, units: int, steps: Sequence[int] | None, store_on: torch.device | None, device: torch.device, measured: bool
+        self,
+        images: int,
+        units: int,
+        steps: Sequence[int] | None,
+        store_on: torch.device | None,
+        device: torch.device,
+        measured: bool,
+        heap: Heap | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.peaks: list[int] = []
@@ -53,6 +61,7 @@ class Passes:
         self._store_on = store_on
         self._device = device
         self._measured = measured
+        self._heap = heap
         self._count = 0
 
     def park(self, unit: int, width: int) -> Parked:
@@ -86,6 +95,8 @@ class Passes:
         for start in range(0, self._units, step):
             with meter:
                 function(Band(start, min(start + step, self._units), self._units))
+            if self._heap is not None:
+                self._heap.check()
         return_freed_memory()
         if isinstance(meter, LiveBytes):
             self.peaks.append(meter.peak)

@@ -71,10 +71,12 @@ class Plan:
     Args:
         steps: height of the bands of each pass, in units.
         store_on: device where features wait; None for temporary files.
+        room: bytes that may be allocated between two bands.
     """
 
     steps: tuple[int, ...]
     store_on: torch.device | None
+    room: int
 
 
 def rehearse(restore: Restore, like: Tensor, multiple: int, measured: bool) -> Costs:
@@ -130,7 +132,8 @@ def plan(costs: Costs, like: Tensor, multiple: int, memory: int | None) -> Plan:
     left = bound - fixed - (parked if store_on == like.device else 0)
     if like.device.type == "cpu":
         left = min(left, _ENOUGH)
-    return Plan(tuple(_even(cost.units(columns, left), units) for cost in costs.passes), store_on)
+    steps = tuple(_even(cost.units(columns, left), units) for cost in costs.passes)
+    return Plan(steps, store_on, bound - max(cost.of(columns, step) for cost, step in zip(costs.passes, steps, strict=True)))
 
 
 def _place(parked: int, room: int, device: torch.device) -> torch.device | None:
