@@ -49,8 +49,9 @@ class Machine:
         versions = [f"{name} {self.packages[name]}" for name in ("torch", *_PEERS) if self.packages.get(name)]
         commit = f" ({str(self.code['commit'])[:7]}{', changed' if self.code['dirty'] else ''})" if self.code else ""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
         return (
-            f"Measured {self.date[:10]} on {self.device_name}, {threads} on {self.cores} cores, {self.system}, "
+            f"Measured {self.date[:10]} on {self.device_name}, {threads} on {cores}, {self.system}, "
             f"Python {self.python}, {', '.join(versions)}, irformer {self.irformer}{commit}."
         )
 
