@@ -12,6 +12,7 @@ from torch import nn
 from irformer.core.files import sha256
 from irformer.core.trust import Trust
 from irformer.errors import UserError
+from irformer.weights.bundled import bundled_name
 from irformer.weights.checkpoints import load_checkpoint
 from irformer.weights.hub import hub_address
 
@@ -95,11 +96,11 @@ def _load(given: str, label: str | None, overrides: Mapping[str, Any], trust: Tr
 
 
 def _short_name(given: str, file: Path) -> str:
-    """Return the name of a run's folder, of a repository, or of a weights file without its suffix."""
+    """Return the name of a run's folder, of a repository, of weights in the package, or of a weights file without its suffix."""
     address = hub_address(given)
     if address is not None:
         return address.repo.rpartition("/")[2]
-    return Path(given).resolve().name if Path(given).is_dir() else file.stem
+    return Path(given).resolve().name if Path(given).is_dir() else bundled_name(file) or file.stem
 
 
 def _with_distinct_names(subjects: Sequence[Subject]) -> list[Subject]:

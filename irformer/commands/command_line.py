@@ -19,10 +19,10 @@ _RESTORED_NAMES = (
     "and a.jpg become a.png.png and a.jpg.png. A quoted pattern such as 'photos/**/*.jpg' keeps the tree below photos."
 )
 
-_CHECKPOINT = "a run's folder, a weights file, or hf://OWNER/REPO[@REVISION][/FILE]"
+_CHECKPOINT = "a run's folder, a weights file, the name of weights in the package, or hf://OWNER/REPO[@REVISION][/FILE]"
 
-DEFAULT_CHECKPOINT: Path | None = None
-"""The checkpoint of restore.py if none is given; None means that one is required."""
+DEFAULT_CHECKPOINT = Path("swinir_tiny_iln_x2")
+"""The checkpoint of restore.py if none is given: weights in the package."""
 
 # Lines around the generated part of docs/protocols.md and docs/performance.md.
 START, END = "<!-- table -->", "<!-- end of table -->"
@@ -42,9 +42,8 @@ def restore() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        required=DEFAULT_CHECKPOINT is None,
         default=DEFAULT_CHECKPOINT,
-        help=_CHECKPOINT,
+        help=f"{_CHECKPOINT}. Default: {DEFAULT_CHECKPOINT}, a small network in the package that doubles the size",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto (the default) uses a GPU if available")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs; otherwise they are skipped")
@@ -353,7 +352,8 @@ def configuration() -> argparse.ArgumentParser:
 def tables() -> argparse.ArgumentParser:
     """Return the parser of tables.py."""
     parser = argparse.ArgumentParser(
-        description="Write the tables of all models, norms and tasks (models.md, norms.md, tasks.md) from the configurations and classes."
+        description="Write the tables of all models, norms, tasks and weights (models.md, norms.md, tasks.md, results/weights.md) from the "
+        "configurations, the classes, and the results in docs/results."
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path("docs"), help="where the pages are written (default: docs)")
     return parser

@@ -1,4 +1,4 @@
-"""Write the tables of all models, norms and tasks: python scripts/tables.py [FOLDER].
+"""Write the tables of all models, norms, tasks and weights: python scripts/tables.py [FOLDER].
 
 Every cell is read from a configuration file or a docstring, or measured on the object that the configuration builds.
 """
@@ -6,6 +6,7 @@ Every cell is read from a configuration file or a docstring, or measured on the 
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from irformer.commands import command_line
+from irformer.commands.weights_page import weights_page
+from irformer.commands.weights_picture import write_picture
 from irformer.config.compose import compose, instantiate, model_config, norm_config
 from irformer.core.files import write_atomically
 from irformer.core.folders import CONFIGS
@@ -25,6 +28,7 @@ from irformer.tasks.degradations import Downscale, FromFiles, GaussianNoise, Jpe
 from irformer.tasks.task import Task
 
 WIDTH, HEIGHT = 1280, 720
+_DOCS = Path("docs")  # with the results of benchmarks
 
 # Official code of the networks by module name. Papers are read from the modules' docstrings.
 # A level or scale of families of tasks that no published task has, to find it in the table.
@@ -92,12 +96,16 @@ The first metric decides which checkpoint is the best. A benchmark without `test
 
 
 def tables() -> None:
-    """Write models.md, norms.md and tasks.md: python scripts/tables.py [FOLDER]."""
-    folder = command_line.tables().parse_args().folder
-    for name, page in (("models", models_page), ("norms", norms_page), ("tasks", tasks_page)):
+    """Write models.md, norms.md, tasks.md, results/weights.md and restored.png: python scripts/tables.py [FOLDER]."""
+    folder: Path = command_line.tables().parse_args().folder
+    pages = {"models": models_page, "norms": norms_page, "tasks": tasks_page, "results/weights": lambda: weights_page(_DOCS)}
+    for name, page in pages.items():
         text, file = page(), folder / f"{name}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))  # type: ignore[misc]
         print(f"wrote {file}")
+    write_picture(folder / "restored.png")
+    print(f"wrote {folder / 'restored.png'}")
 
 
 def models_page(known_flops: Mapping[str, str] | None = None) -> str:

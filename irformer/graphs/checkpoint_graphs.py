@@ -8,6 +8,7 @@ from irformer.core.version import __version__
 from irformer.errors import UserError, naming
 from irformer.graphs.graph_files import OPSET, Written, write_onnx, write_program
 from irformer.graphs.runtimes import metadata
+from irformer.weights.bundled import made_file
 from irformer.weights.checkpoints import Checkpoint
 
 _log = logging.getLogger(__name__)
@@ -62,14 +63,17 @@ def facts(checkpoint: Checkpoint, license: str | None) -> dict[str, str]:
 def graph_beside(checkpoint: Checkpoint) -> Path:
     """Return the ONNX file beside a checkpoint, `best.safetensors.onnx` for `best.safetensors`; it is written if it is not up to date.
 
+    That of weights in the package is in the user's cache folder.
+
     Raises:
         UserError: the network cannot be exported, or the folder cannot be written to.
     """
-    path = checkpoint.path.with_name(f"{checkpoint.path.name}.onnx")
+    path = made_file(checkpoint.path, ".onnx")
     if _up_to_date(path, checkpoint):
         return path
     _log.info("%s: written once for this checkpoint", path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(checkpoint, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a folder that can") from None

@@ -1,5 +1,6 @@
 """The weights in the package: small networks of irformer's own, named anywhere a checkpoint is expected."""
 
+import os
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("bundled_files")
@@ -14,3 +15,17 @@ def bundled_names() -> list[str]:
 def bundled_file(name: str) -> Path | None:
     """Return the file of the weights with this name, or None if the package has none."""
     return _FOLDER / name / WEIGHTS if name in bundled_names() else None
+
+
+def bundled_name(file: Path) -> str | None:
+    """Return the name of the weights in a file of the package, or None if the file is not one of them."""
+    return file.parent.name if file.name == WEIGHTS and file.parent.parent == _FOLDER else None
+
+
+def made_file(file: Path, suffix: str) -> Path:
+    """Return where a file that is made of a weights file belongs: beside it, or in the user's cache if it is in the package."""
+    name = bundled_name(file)
+    if name is None:
+        return file.with_name(file.name + suffix)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "irformer" / f"{name}{suffix}"
