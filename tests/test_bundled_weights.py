@@ -26,7 +26,7 @@ from irformer.weights.bundled import bundled_file, bundled_names, made_file
 from irformer.weights.checkpoints import load_checkpoint, transfer_weights
 
 DOCS = Path(__file__).parent.parent / "docs"
-NAMES = [f"swinir_tiny_{norm}_{task}" for norm in ("iln", "ln") for task in ("x2",)]
+NAMES = [f"swinir_tiny_{norm}_{task}" for norm in ("iln", "ln") for task in ("denoise_color_25", "x2")]
 RECORDS = {record.checkpoint: record for file in (DOCS / weights_page.RESULTS).glob("*/results.json") for record in read_records(file)}
 
 
@@ -130,4 +130,4 @@ def test_the_page_is_up_to_date():
 
 
 def test_the_records_hold_no_path_of_a_machine():
-    assert set(RECORDS) == {*NAMES, "bicubic"}
+    assert set(RECORDS) == {*NAMES, "bicubic", "degraded"}

@@ -95,16 +95,32 @@ def test_bad_images_are_named_before_training(error_line, tmp_path):
     assert "a.png: truncated" in error_line(*TINY, "data=folder", f"data.path={folder}")
 
 
-def test_the_short_commands_of_the_readme_run(tmp_path):
-    """Run the commands that need no data set, in the README's order, in a folder that contains only a photo."""
+def short_commands_of_the_readme() -> list[str]:
+    """The commands that need no data set, in order."""
     lines = [line.strip() for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("    python ")]
-    short = [line for line in lines if "debug=fast" in line or "runs/first" in line or "photo.jpg" in line]
-    assert len(short) == 4
+    return [line for line in lines if "debug=fast" in line or "runs/first" in line or "photo.jpg" in line]
+
+
+def run_line(line: str, folder: Path) -> None:
+    done = run(*shlex.split(line)[1:], folder=folder, IRFORMER_DATA=str(folder))
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_short_commands_of_the_readme_run(tmp_path):
+    """In a folder that contains only a photo. The sweep has a slow test of its own."""
     write_image(tmp_path / "photo.jpg", picture(24, 36))
-    for line in short:
-        done = run(*shlex.split(line)[1:], folder=tmp_path, IRFORMER_DATA=str(tmp_path))
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    *lines, sweep = short_commands_of_the_readme()
+    assert len(lines) == 3
+    assert " -m " in sweep
+    for line in lines:
+        run_line(line, tmp_path)
     assert read_image(tmp_path / "restored.png").shape == (48, 72, 3)
+
+
+@pytest.mark.slow
+def test_the_sweep_of_the_readme_runs(tmp_path):
+    run_line(short_commands_of_the_readme()[-1], tmp_path)
+    assert len(list((tmp_path / "runs").glob("*/*/results.json"))) == 2
 
 
 @pytest.mark.slow
