@@ -59,9 +59,9 @@ def _networks() -> ResultTable:
         checkpoint = load_checkpoint(name)
         parameters = sum(parameter.numel() for parameter in checkpoint.network.parameters())
         megabytes = checkpoint.path.stat().st_size / 1e6
-        words = [name, checkpoint.task, checkpoint.model["name"], checkpoint.model["norm"]["name"]]
+        words = [name, checkpoint.task, checkpoint.model["norm"]["name"]]
         rows.append([*(f"`{word}`" for word in words), f"{parameters:,}", f"{checkpoint.step or 0:,}", Number(megabytes, 2)])
-    return ResultTable("Weights", ["name", "task", "model", "norm", "parameters", "step", "file, MB"], rows)
+    return ResultTable("Weights", ["name", "task", "norm", "parameters", "step", "file, MB"], rows)
 
 
 def _task(records: Sequence[Record]) -> str:
@@ -70,4 +70,4 @@ def _task(records: Sequence[Record]) -> str:
     table = benchmark_table(task, {record.label: list(record.test_sets.values()) for record in records})
     checkpoints = ",".join(record.checkpoint for record in records)
     sets = ",".join(dict.fromkeys(name for record in records for name in record.test_sets))
-    return _TASK % (records[0].task_label, checkpoints, sets, table.markdown())
+    return _TASK % (table.title, checkpoints, sets, table.markdown())
