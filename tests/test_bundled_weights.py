@@ -21,7 +21,6 @@ from irformer.evaluation.results import read_records
 from irformer.imaging.images import read_image, write_image
 from irformer.imaging.resize import imresize
 from irformer.metrics import psnr
-from irformer.models.interface import padding_of
 from irformer.weights.bundled import bundled_file, bundled_names, made_file
 from irformer.weights.checkpoints import load_checkpoint, transfer_weights
 
@@ -58,8 +57,7 @@ def test_the_numbers_are_those_of_the_files(name):
 def test_super_resolution_of_set5_is_what_the_page_says(name, data_root):
     task = instantiate(compose("benchmark", ["task=sr_x2", "checkpoint=none"]).task)
     (test_set,) = available_test_sets(["Set5"], data_root, task)
-    network = load_checkpoint(name).network
-    restorer = NetworkRestorer(network, task.protocol.padding or padding_of(network))
+    restorer = NetworkRestorer(load_checkpoint(name).network, task.protocol.padding)
     found = evaluate(restorer, test_set).metrics
     published = RECORDS[name].test_sets["Set5"].metrics
     assert found["psnr_y"] == pytest.approx(published["psnr_y"], abs=1e-3)

@@ -24,7 +24,7 @@ The package contains small networks that were trained with the recipes of this r
     python scripts/restore.py photo.jpg restored.png                # the default: swinir_tiny_iln_x2
     python scripts/restore.py noisy.png clean.png --checkpoint swinir_tiny_iln_denoise_color_25
     python scripts/benchmark.py checkpoint=swinir_tiny_ln_x2 'test_sets=[Set5]'
-    python train.py experiment=swinir_tiny_x2 init_from=swinir_tiny_iln_x2
+    python train.py experiment=swinir_tiny_x2 norm=iln init_from=swinir_tiny_iln_x2
 
 They are examples, not baselines: 0.27 million parameters, trained for 20,000 steps, which take less than an hour of one CPU core. *step*
 is that of the best validation, whose weights are kept. Each was trained with one seed, so the difference between `ln` and `iln` is no

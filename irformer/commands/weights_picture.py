@@ -14,7 +14,6 @@ from irformer.evaluation.restorers import NetworkRestorer, baseline
 from irformer.experiments.result_figures import new_figure
 from irformer.imaging.images import read_image
 from irformer.metrics import psnr
-from irformer.models.interface import padding_of
 from irformer.tasks.task import Task
 from irformer.weights.checkpoints import load_checkpoint
 
@@ -36,7 +35,7 @@ def panels(task_name: str, checkpoint: str, photo: str, rows: slice, columns: sl
     original = read_image(file)[rows, columns]
     lq = task.degradation.test(original)
     network = load_checkpoint(checkpoint).network
-    degraded, restored = baseline(task)[1](lq), NetworkRestorer(network, task.protocol.padding or padding_of(network))(lq)
+    degraded, restored = baseline(task)[1](lq), NetworkRestorer(network, task.protocol.padding)(lq)
     return [
         (_LQ[task_name], degraded, psnr(degraded, original)),
         (checkpoint, restored, psnr(restored, original)),

@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+from irformer.core.trust import shortened
+from irformer.core.words import nearest
+from irformer.errors import UserError
+from irformer.weights.reading import SUFFIXES
+
 _FOLDER = Path(__file__).with_name("bundled_files")
 WEIGHTS = "model.safetensors"
 
@@ -20,6 +25,20 @@ def bundled_file(name: str) -> Path | None:
 def bundled_name(file: Path) -> str | None:
     """Return the name of the weights in a file of the package, or None if the file is not one of them."""
     return file.parent.name if file.name == WEIGHTS and file.parent.parent == _FOLDER else None
+
+
+def require_bundled_name(path: Path) -> None:
+    """Check a path that does not exist, if it is a single word and may be meant as the name of weights in the package.
+
+    Raises:
+        UserError: no weights have this name; the message lists those in the package.
+    """
+    names, word = bundled_names(), str(path)
+    if names and word not in names and word.isprintable() and not path.suffix and len(path.parts) == 1:
+        raise UserError(
+            f"{shortened(word, 300)}: no such file; expected a run's folder, a weights file ({SUFFIXES}), or the name of weights in the "
+            f"package: {', '.join(names)}{nearest(word, names)}"
+        )
 
 
 def made_file(file: Path, suffix: str) -> Path:

@@ -17,18 +17,17 @@ from torch import Tensor, nn
 
 from irformer.core.files import write_atomically
 from irformer.core.trust import Trust, shortened, targets
-from irformer.core.words import nearest
 from irformer.errors import UserError, naming
 from irformer.models.frame import ENLARGING, UPSAMPLER
 from irformer.models.interface import require_network
 from irformer.schema.roles import described
 from irformer.weights.building import build, build_on_meta, first_line
-from irformer.weights.bundled import bundled_file, bundled_names
+from irformer.weights.bundled import bundled_file, require_bundled_name
 from irformer.weights.community import load_community, recorded_architecture
 from irformer.weights.formats import describe, our_names, recognize
 from irformer.weights.hub import fetch_weights, hub_address
 from irformer.weights.overrides import override_model
-from irformer.weights.reading import RECORD, SUFFIXES, WeightFile, first_few, read_weight_file, require_finite
+from irformer.weights.reading import RECORD, WeightFile, first_few, read_weight_file, require_finite
 from irformer.weights.records import parse_record
 
 BEST = Path("checkpoints/best.safetensors")
@@ -302,24 +301,13 @@ def _file_of(path: Path | str) -> Path:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # reading the file reports the error, unless the path may have been meant as a name
-        _require_name(path)
+        require_bundled_name(path)
         return bundled_file(str(path)) or path
     if not stat.S_ISDIR(mode):
         return path
     if not (path / BEST).exists():
         raise UserError(f"{path}: no {BEST} in this folder; a run writes it at its first validation, before that use {LAST}")
     return path / BEST
-
-
-def _require_name(path: Path) -> None:
-    """Raise a UserError that lists the weights in the package if a path that does not exist is a single word and none of their names."""
-    names = bundled_names()
-    word = str(path)
-    if names and word not in names and word.isprintable() and not path.suffix and len(path.parts) == 1:
-        raise UserError(
-            f"{shortened(word, 300)}: no such file; expected a run's folder, a weights file ({SUFFIXES}), or the name of weights in the "
-            f"package: {', '.join(names)}{nearest(word, names)}"
-        )
 
 
 def _model_of(file: WeightFile, trust: Trust) -> dict[str, Any] | None:

@@ -290,7 +290,6 @@ def test_a_photo_of_12_megapixels_within_2_gigabytes(name, tmp_path):
         process.start()
         peaks[bound] = receiver.recv()
         process.join()
-    print(name, peaks)
     assert peaks["2GB"] < 2 * 10**9
     found, expected = (np.load(tmp_path / f"{bound}.npy", mmap_mode="r") for bound in peaks)
     assert found.shape == (1, 3, 6000, 8000)
