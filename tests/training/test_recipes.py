@@ -119,6 +119,12 @@ def test_a_recipe_of_our_own_composes(name):
     assert recipe(name).trainer.max_steps > 0
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_debug_fast_validates_on_the_few_bundled_photos(name):
+    """A recipe that validates on a number of images of its own set must not keep that number on the smaller one."""
+    assert recipe(name, "debug=fast").data.val_images == "all"
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_published_numbers(name):
     cfg = recipe(name)
