@@ -1,0 +1,42 @@
+"""The committed pages of the claims follow from the committed records, which belong to the experiments as they are described now."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from irformer.experiments.budgets import BUDGETS
+from irformer.experiments.laboratory import EXPERIMENTS, RESULTS_FOLDER, Order, all_states, conduct
+
+RESULTS = Path(__file__).parents[2] / RESULTS_FOLDER
+FINISHED = [(name, budget) for name, states in all_states(RESULTS).items() for budget, state in states.items() if state.finding is not None]
+NAMES = sorted({name for name, _ in FINISHED})
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory) -> Path:
+    """All pages, written again from the committed records."""
+    out = tmp_path_factory.mktemp("results")
+    shutil.copytree(RESULTS / "data", out / "data")
+    for budget in BUDGETS.values():
+        if names := [name for name, finished in FINISHED if finished == budget.name]:
+            conduct(Order(names, budget, out=out), Console(quiet=True))
+    return out
+
+
+def test_every_finished_claim_has_its_page():
+    assert set(NAMES) == {name for name in EXPERIMENTS if (RESULTS / f"{name}.md").is_file()}
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"{name}{suffix}" for name in NAMES for suffix in (".md", ".csv"))])
+def test_a_page_is_what_the_records_say(rebuilt, name):
+    assert (RESULTS / name).read_text() == (rebuilt / name).read_text(), "run scripts/reproduce.py NAME budget=BUDGET"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_shows_figures_that_are_there(name):
+    page = (RESULTS / f"{name}.md").read_text()
+    shown = [part.partition(")")[0] for part in page.split("](")[1:]]
+    assert shown
+    assert not [file for file in shown if not (RESULTS / file).is_file()]
