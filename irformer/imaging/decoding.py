@@ -166,7 +166,7 @@ def _decode_by_pillow(data: bytes, header: FileHeader) -> DecodedImage:
     except Exception:  # a decoder may raise anything on hostile input
         raise damaged() from None
     mode = {"1": "L", "P": "RGB", "YCbCr": "RGB", "RGBX": "RGB"}.get(turned.mode, turned.mode)
-    pixels = np.asarray(turned.convert(mode) if mode != turned.mode else turned)
+    pixels = np.array(turned.convert(mode) if mode != turned.mode else turned)
     if header.depth == 16:
         pixels = pixels.astype(np.uint16)
         pixels = 65535 - pixels if header.inverted else pixels
