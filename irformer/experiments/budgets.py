@@ -25,6 +25,7 @@ class Budget:
         restoration: further overrides of arms for tasks of scale 1.
         short: steps of an arm that is compared at its beginning only.
         long: steps of an arm that is followed further.
+        setting: steps of the arms over depth, width, tasks and backbones, which are many.
         probes: number of probes of a long arm.
         seeds: seeds of an arm.
         setting_seeds: seeds of the arms over depth, width, tasks and backbones.
@@ -48,6 +49,7 @@ class Budget:
     restoration: Words
     short: int
     long: int
+    setting: int
     probes: int
     seeds: int
     setting_seeds: int
@@ -71,19 +73,20 @@ CPU = Budget(
     model="swinir_tiny",
     scale=2,
     batch_size=2,
-    backbones={"hat_tiny": ((), 2.0), "drct_tiny": ((), 2.0), "restormer_tiny": ((), 2.0)},
+    backbones={"hat_tiny": ((), 2.0), "drct_tiny": ((), 2.2), "restormer_tiny": ((), 1.2)},
     twice_lr="2e-3",
     twice_depth=("model.depths=[4,4,4,4]",),
     twice_width=("model.embed_dim=96",),
     restoration=("test_sets=[Set5]",),
     short=1500,
     long=6000,
+    setting=1200,
     probes=60,
     seeds=3,
     setting_seeds=2,
     many_seeds=5,
     data=("bsds400", "sample"),
-    step_seconds=0.08,
+    step_seconds=0.09,
     hardware="2 CPU cores",
     jobs=2,
 )
@@ -100,6 +103,7 @@ GPU = Budget(
     restoration=("test_sets=[Set5]",),
     short=600,
     long=1500,
+    setting=600,
     probes=60,
     seeds=3,
     setting_seeds=2,
@@ -122,6 +126,7 @@ PAPER = Budget(
     restoration=("test_sets=[CBSD68,Urban100]",),
     short=300_000,
     long=300_000,
+    setting=300_000,
     probes=60,
     seeds=1,
     setting_seeds=1,

@@ -22,7 +22,7 @@ def _changes(budget: Budget) -> dict[str, tuple[str, tuple[str, ...], float]]:
     """Return title, overrides and relative cost of each setting but the base."""
     changes = {
         DEEP: ("twice the depth", budget.twice_depth, 2.0),
-        WIDE: ("twice the width", budget.twice_width, 3.0),
+        WIDE: ("twice the width", budget.twice_width, 2.0),
         "denoise": ("color denoising, sigma 25", ("task=denoise_color_25", *budget.restoration), 1.0),
         "jpeg": ("JPEG artifacts, quality 10", ("task=jpeg_color_10", *budget.restoration), 1.0),
     }
@@ -33,7 +33,8 @@ def _changes(budget: Budget) -> dict[str, tuple[str, tuple[str, ...], float]]:
 
 def setting_arms(budget: Budget) -> Iterator[Arm]:
     """Yield both networks of each setting."""
-    changes = {BASE: ((), 1.0)} | {key: (words, cost) for key, (_, words, cost) in _changes(budget).items()}
+    steps = () if budget.setting == budget.short else (f"trainer.max_steps={budget.setting}",)
+    changes = {BASE: ((), 1.0)} | {key: ((*words, *steps), cost) for key, (_, words, cost) in _changes(budget).items()}
     for key, title in settings(budget).items():
         words, cost = changes[key]
         for norm, name, official in (("ln", "LayerNorm", OFFICIAL_LN), ("iln", "i-LN", OFFICIAL_ILN)):
