@@ -9,8 +9,8 @@ from irformer.experiments.checks import Check
 from irformer.experiments.control import corner
 from irformer.experiments.description import Experiment
 from irformer.experiments.lab_arms import OFFICIAL_ILN, OFFICIAL_LN, Arm, long, scheme
-from irformer.experiments.measured import ENTROPY, LOG_MAGNITUDE, MAGNITUDE, QUALITY, Measured
-from irformer.experiments.norm_arms import NORMS, norm_arms
+from irformer.experiments.measured import ENTROPY, LOG_MAGNITUDE, MAGNITUDE, QUALITY, Measured, Quantity
+from irformer.experiments.norm_arms import NORMS, ComparedNorm, ends_normalize, norm_arms
 from irformer.experiments.result_figures import dynamics_figure, interval_figure
 from irformer.experiments.setting_arms import setting_arms, settings
 
@@ -128,6 +128,26 @@ def _figure4(measured: Measured) -> Figure:
     return interval_figure(rows, "log10 of the magnitude at the end", "a magnitude of 1")
 
 
+def _figure4_remarks(measured: Measured) -> list[str]:
+    """Say how far the norm at the ends, which differs between the arms too, tells them apart."""
+    normalizing = [norm for norm in NORMS if ends_normalize(measured.arms[norm.key], measured.budget)]
+    others = [norm for norm in NORMS if norm not in normalizing]
+    magnitudes = [f"{_range(measured, norms, MAGNITUDE)} ({', '.join(norm.title for norm in norms)})" for norms in (normalizing, others)]
+    per_token, rest = ([norm for norm in NORMS if norm.diverges is diverges] for diverges in (True, False))
+    return [
+        f"Where the norm at the network's ends removes the scale of the features, the final magnitude is between {magnitudes[0]}; "
+        f"elsewhere it is between {magnitudes[1]}. This figure changes the norms of the blocks and of the ends together; `control` "
+        "separates them.",
+        f"The final channel entropy is between {_range(measured, per_token, ENTROPY)} nats with norms of single tokens, and between "
+        f"{_range(measured, rest, ENTROPY)} nats with the others.",
+    ]
+
+
+def _range(measured: Measured, norms: Sequence[ComparedNorm], quantity: Quantity) -> str:
+    means = [measured.mean(norm.key, quantity).mean for norm in norms]
+    return f"{min(means):.3g} and {max(means):.3g}"
+
+
 FIGURE4 = Experiment(
     name="figure4",
     reference="Figure 4",
@@ -142,6 +162,7 @@ FIGURE4 = Experiment(
     checks=_figure4_checks,
     would_change=f"{_LONGER} The norm at the ends: here, as in the configurations of the norms, it is that of the blocks except with i-LN.",
     figure=_figure4,
+    remarks=_figure4_remarks,
     setting="Each norm with its own ends and input, as its configuration says.",
 )
 

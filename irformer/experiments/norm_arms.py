@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
+from irformer.config.compose import instantiate
 from irformer.experiments.budgets import Budget
 from irformer.experiments.lab_arms import OFFICIAL_ILN, OFFICIAL_LN, Arm
+from irformer.experiments.planning import plan_runs
 
 
 @dataclass(frozen=True)
@@ -39,3 +43,11 @@ def norm_arms(budget: Budget) -> Iterator[Arm]:
     official = {"ln": OFFICIAL_LN, "iln": OFFICIAL_ILN}
     for norm in NORMS:
         yield Arm(norm.key, norm.title, official.get(norm.key, (f"norm={norm.key}",)))
+
+
+def ends_normalize(arm: Arm, budget: Budget) -> bool:
+    """Return whether the norm at an arm's ends removes the scale of its input; calls the norm to find out."""
+    end = instantiate(plan_runs([arm], budget, seeds=1)[0].config.norm).end(16)
+    features = torch.randn(1, 4, 4, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return torch.allclose(end(features)[0], end(2 * features)[0], rtol=1e-2, atol=1e-2)
