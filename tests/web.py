@@ -1,8 +1,8 @@
 """A web server within the test process, which misbehaves as it is told."""
 
 import re
+import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Server:
         type: content type.
         statuses: of the next answers; once they are used up, 200.
         stops: bytes after which the next answers break off; once they are used up, none does.
-        stall: seconds to wait where an answer breaks off.
+        stall: most seconds to wait where an answer breaks off; the wait ends when the client hangs up.
         before: called before each answer.
         asked: path and Range of each request, or its path alone.
     """
@@ -79,7 +79,7 @@ def serving() -> Iterator[Server]:
             self.wfile.write(content[first:] if stop is None else content[first : first + stop])
             if stop is not None:
                 self.wfile.flush()
-                time.sleep(state.stall)
+                select.select([self.connection], [], [], state.stall)  # readable once the client hangs up
 
         def log_message(self, *_: object) -> None:
             """Nothing on the terminal."""

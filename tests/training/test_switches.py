@@ -111,6 +111,7 @@ def test_a_forward_hook_that_is_added_during_training_fires(tmp_path: Path, comp
     assert before_validation == [2]
 
 
+@pytest.mark.slow
 def test_a_compiled_run_that_is_resumed_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """With PyTorch's own compiler and its random numbers for drop path."""
     words = ["model.depths=[2]", "model.drop_path_rate=0.5", "trainer.compile=true", "trainer.deterministic=true", "patch_size=8"]
