@@ -27,7 +27,7 @@ from irformer.dynamics.statistics import channel_energy
 from irformer.errors import UserError
 from irformer.evaluation.evaluate import evaluate
 from irformer.evaluation.restorers import NetworkRestorer, to_tensor
-from irformer.models.interface import evaluation_mode, final_norm_of, multiple_of, padding_of
+from irformer.models.interface import evaluation_mode, final_norm_of, groups_of, multiple_of, padding_of
 from irformer.precision import Calibration, in_precision, scale_stream
 from irformer.tasks.task import Task
 from irformer.weights.checkpoints import BEST, load_checkpoint
@@ -89,12 +89,13 @@ def precision(network: nn.Module, task: Task, test_set: TestSet) -> dict[str, An
 
     Returns:
         For each precision `psnr` (the first metric of the task), `non_finite` (values of the restored images), `peak` (the largest
-        activation) with its `layer`, and `scheme`; `scaled` with the `factor` of the stream and the quality in fp32 and fp16;
-        `calibration` and `test_set`, names of images.
+        activation) with its `layer`, and `scheme`; `scaled` with the largest value of the residual `stream`, the `factor` that brings it
+        out of float16's range, and the quality with the scaled stream in fp32 and fp16; `calibration` and `test_set`, names of images.
     """
     photos = find_test_sets([SAMPLE], Path(), task)[0]
     calibration = Calibration(tuple(pair.name for pair in photos), tuple(to_tensor(pair.lq) for pair in photos))
     found: dict[str, Any] = {"test_set": test_set.name, "calibration": list(calibration.names)}
+    stream = 0.0
     for name in EVALUATED:
         reduced = in_precision(network, name, calibration)
         quality = _quality(reduced.network, network, task, test_set)
@@ -107,8 +108,10 @@ def precision(network: nn.Module, task: Task, test_set: TestSet) -> dict[str, An
             "layer": layer,
             "scheme": record.scheme,
         }
-    factor = 2.0 ** math.ceil(math.log2(2 * _LARGEST_HALF / max(found["fp32"]["peak"], 1e-6)))
-    found["scaled"] = {"factor": factor}
+        if name == "fp32":
+            stream = max(record.largest[group] for group in groups_of(network))
+    factor = 2.0 ** math.ceil(math.log2(2 * _LARGEST_HALF / max(stream, 1e-6)))
+    found["scaled"] = {"stream": float(f"{stream:.4g}"), "factor": factor}
     for name in ("fp32", "fp16"):
         found["scaled"][name] = _quality(in_precision(scale_stream(network, factor), name).network, network, task, test_set)
     return found

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from irformer.core.files import write_atomically
@@ -188,10 +189,15 @@ def levels_figure(levels: Sequence[str], arms: Mapping[str, Sequence[Sequence[fl
 
 
 def scatter_figure(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Figure:
-    """Plot two numbers of each channel against each other, one panel per arm with axes of its own."""
+    """Plot two numbers of each channel against each other, one panel per arm with axes of its own; x is positive, on a logarithmic axis."""
     figure, axes = new_figure(4.6, 1, len(arms))
     for index, (axis, (title, (x, y))) in enumerate(zip(axes[0], arms.items(), strict=True)):
         axis.scatter(x, y, s=36, color=color(index), alpha=0.7, lw=0)
+        axis.set_xscale("log")
+        if max(x, default=1.0) < 100 * min(x, default=1.0):  # within two decades, powers of ten alone are too few labels
+            axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("{x:g}")
         axis.set_title(title)
         axis.set_xlabel(x_label)
     axes[0, 0].set_ylabel(y_label)

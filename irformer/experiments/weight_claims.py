@@ -180,14 +180,14 @@ def _scaled_remarks(measured: Measured) -> list[str]:
     sentences = []
     for key in measured.arms:
         found = [record.analysis("precision") for record in measured.records[key].values()]
-        peak = statistics.median(float(one["fp32"]["peak"]) for one in found)
         scaled = [one["scaled"] for one in found]
-        factor = statistics.median(float(one["factor"]) for one in scaled)
+        stream, factor = (statistics.median(float(one[word]) for one in scaled) for word in ("stream", "factor"))
         before, after = (mean_of([float(one[word]) for one in scaled]) for word in ("fp32", "fp16"))
         sentences.append(
-            f"{measured.title(key)}: the largest activation is {peak:,.3g} (median), and float16 ends at 65,504. The same network with its "
-            f"residual stream scaled by {factor:,.0f}, which changes no image in float32 ({before.text(3)} dB), restores with "
-            f"{after.text(3)} dB in float16. That is a reparametrization, not a trained network: it shows what such a magnitude does."
+            f"{measured.title(key)}: the largest value of the residual stream is {stream:,.3g} (median), and float16 ends at 65,504. The "
+            f"same network with its stream multiplied by {factor:,.0f} (median), which changes no image in float32 ({before.text(3)} dB), "
+            f"restores with {after.text(3)} dB in float16. That is a reparametrization, not a trained network: it shows what such a "
+            "magnitude does, whatever the norm."
         )
     return sentences
 

@@ -82,7 +82,7 @@ def analyses(run: PlannedRun) -> dict[str, Any]:
         "position_biases": {"smoothness": 0.5 + noise(run, 0.05), "last": tables.tolist()},
         "precision": {
             **precision,
-            "scaled": {"factor": 1024.0, "fp32": 30.0, "fp16": 6.0},
+            "scaled": {"stream": 100.0, "factor": 1024.0, "fp32": 30.0, "fp16": 6.0},
             "calibration": ["photo"],
             "test_set": "Corners",
         },
