@@ -66,7 +66,7 @@ def _write_surfaces(experiment: Experiment, finding: Finding, out: Path) -> None
     dynamics = {measured.title(key): record.dynamics for key, record in first.items()}
     channels = [int(record.config["model.embed_dim"]) for record in first.values()]
     write_surfaces(
-        out / f"{figure_name(experiment, finding)}.html", dynamics, channels, experiment.title, f"Budget {measured.budget.name}, one seed."
+        out / surfaces_name(experiment, finding), dynamics, channels, experiment.title, f"Budget {measured.budget.name}, one seed."
     )
 
 
@@ -74,6 +74,11 @@ def figure_name(experiment: Experiment, finding: Finding) -> str:
     """Return the name of a figure without its suffix; that of the budget cpu has the name of the experiment."""
     budget = finding.measured.budget.name
     return experiment.name if budget == "cpu" else f"{experiment.name}_{budget}"
+
+
+def surfaces_name(experiment: Experiment, finding: Finding) -> str:
+    """Return the name of the interactive page; in the site, NAME.html is the page of NAME.md."""
+    return f"{figure_name(experiment, finding)}_surfaces.html"
 
 
 def _page(experiment: Experiment, findings: Sequence[Finding]) -> str:
@@ -92,7 +97,7 @@ def _section(experiment: Experiment, finding: Finding) -> list[str]:
     lines += [f"**{finding.verdict[0].upper()}{finding.verdict[1:]}**; {reason_of(finding.checks)}", ""]
     lines += [f"![{experiment.title}]({figure_name(experiment, finding)}.png)", ""]
     if experiment.surfaces:
-        lines += [f"[The same as surfaces to turn]({figure_name(experiment, finding)}.html), one seed.", ""]
+        lines += [f"[The same as surfaces to turn]({surfaces_name(experiment, finding)}), one seed.", ""]
     if remarks := experiment.remarks(measured):
         lines += [*(f"- {remark}" for remark in remarks), ""]
     tables = [_conditions(finding.checks), _arms_table(experiment, measured), *experiment.tables(measured)]
