@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from irformer.experiments import result_pages
 from irformer.experiments.budgets import BUDGETS
 from irformer.experiments.laboratory import EXPERIMENTS, RESULTS_FOLDER, Order, all_states, conduct
 
@@ -16,12 +17,14 @@ NAMES = sorted({name for name, _ in FINISHED})
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory) -> Path:
-    """All pages, written again from the committed records."""
+    """All pages, written again from the committed records, without their figures."""
     out = tmp_path_factory.mktemp("results")
     shutil.copytree(RESULTS / "data", out / "data")
-    for budget in BUDGETS.values():
-        if names := [name for name, finished in FINISHED if finished == budget.name]:
-            conduct(Order(names, budget, out=out), Console(quiet=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_pages, "save_figure", lambda figure, path: None)
+        for budget in BUDGETS.values():
+            if names := [name for name, finished in FINISHED if finished == budget.name]:
+                conduct(Order(names, budget, out=out), Console(quiet=True))
     return out
 
 
