@@ -49,8 +49,16 @@ def test_every_page_is_built_and_reachable(site):
     assert pages - {"index"} <= linked
 
 
+def test_an_interactive_page_is_not_replaced_by_a_page_of_its_name(site):
+    results = REPOSITORY / "docs" / "results"
+    pages = list(results.glob("*.html"))
+    assert pages
+    for page in pages:
+        assert (site / "results" / page.name).read_bytes() == page.read_bytes(), page.name
+
+
 def test_pages_load_nothing_from_other_servers(site):
-    for page in site.glob("*.html"):
+    for page in [*site.glob("*.html"), *site.glob("results/*.html")]:
         parser = Requests()
         parser.feed(page.read_text(encoding="utf-8"))
         assert not parser.found, page.name

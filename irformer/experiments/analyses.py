@@ -95,11 +95,11 @@ def precision(network: nn.Module, task: Task, test_set: TestSet) -> dict[str, An
     photos = find_test_sets([SAMPLE], Path(), task)[0]
     calibration = Calibration(tuple(pair.name for pair in photos), tuple(to_tensor(pair.lq) for pair in photos))
     found: dict[str, Any] = {"test_set": test_set.name, "calibration": list(calibration.names)}
-    stream = 0.0
+    records = {}
     for name in EVALUATED:
         reduced = in_precision(network, name, calibration)
         quality = _quality(reduced.network, network, task, test_set)
-        record = reduced.record()
+        record = records[name] = reduced.record()
         layer, peak = record.peak
         found[name] = {
             "psnr": quality,
@@ -108,8 +108,7 @@ def precision(network: nn.Module, task: Task, test_set: TestSet) -> dict[str, An
             "layer": layer,
             "scheme": record.scheme,
         }
-        if name == "fp32":
-            stream = max(record.largest[group] for group in groups_of(network))
+    stream = max(records["fp32"].largest[group] for group in groups_of(network))
     factor = 2.0 ** math.ceil(math.log2(2 * _LARGEST_HALF / max(stream, 1e-6)))
     found["scaled"] = {"stream": float(f"{stream:.4g}"), "factor": factor}
     for name in ("fp32", "fp16"):

@@ -129,7 +129,7 @@ def _figure4(measured: Measured) -> Figure:
 
 
 def _figure4_remarks(measured: Measured) -> list[str]:
-    """Say how far the norm at the ends, which differs between the arms too, tells them apart."""
+    """Return what the norm at the ends, which also differs between the arms, explains."""
     normalizing = [norm for norm in NORMS if ends_normalize(measured.arms[norm.key], measured.budget)]
     others = [norm for norm in NORMS if norm not in normalizing]
     magnitudes = [f"{_range(measured, norms, MAGNITUDE)} ({', '.join(norm.title for norm in norms)})" for norms in (normalizing, others)]
@@ -138,7 +138,7 @@ def _figure4_remarks(measured: Measured) -> list[str]:
         f"Where the norm at the network's ends removes the scale of the features, the final magnitude is between {magnitudes[0]}; "
         f"elsewhere it is between {magnitudes[1]}. This figure changes the norms of the blocks and of the ends together; `control` "
         "separates them.",
-        f"The final channel entropy is between {_range(measured, per_token, ENTROPY)} nats with norms of single tokens, and between "
+        f"The final channel entropy is between {_range(measured, per_token, ENTROPY)} nats with per-token norms, and between "
         f"{_range(measured, rest, ENTROPY)} nats with the others.",
     ]
 
