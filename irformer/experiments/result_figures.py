@@ -21,8 +21,8 @@ from irformer.experiments.arm_records import Record
 from irformer.experiments.measured import Measured
 from irformer.experiments.seed_statistics import Estimate
 
-# Okabe and Ito (2008), in an order in which neighbors differ in lightness too.
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+# Okabe and Ito (2008); the first three are those of the interactive pages, so an arm has one color in both.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 _LINES = ("-", "-", "-", "-", "--", "--", "--", "--")
 _WIDTH = 9.0  # inches; 100 dots each
 _DPI = 100
@@ -155,7 +155,7 @@ def interval_figure(rows: Mapping[str, Estimate], label: str, zero: str = "no di
     figure, axes = new_figure(1.7 + 0.45 * len(rows))
     axis = axes[0, 0]
     for place, estimate in enumerate(rows.values()):
-        shade = COLORS[1] if estimate.low > 0 else COLORS[0] if estimate.high < 0 else "0.35"
+        shade = COLORS[0] if estimate.low > 0 else COLORS[1] if estimate.high < 0 else "0.35"
         if estimate.bounded:
             axis.plot([estimate.low, estimate.high], [place, place], color=shade, lw=3, solid_capstyle="butt")
         axis.plot(estimate.mean, place, "o", color=shade, ms=8)
