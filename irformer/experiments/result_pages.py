@@ -93,7 +93,7 @@ def _page(experiment: Experiment, findings: Sequence[Finding]) -> str:
 
 def _section(experiment: Experiment, finding: Finding) -> list[str]:
     measured, budget = finding.measured, finding.measured.budget
-    lines = [f"## Measured at budget {budget.name}", "", f"    python scripts/reproduce.py {experiment.name} budget={budget.name}", ""]
+    lines = [f"## Measured at budget {budget.name}", "", f"    {_command(experiment, measured)}", ""]
     lines += [f"**{finding.verdict[0].upper()}{finding.verdict[1:]}**; {reason_of(finding.checks)}", ""]
     lines += [f"![{experiment.title}]({figure_name(experiment, finding)}.png)", ""]
     if experiment.surfaces:
@@ -105,6 +105,15 @@ def _section(experiment: Experiment, finding: Finding) -> list[str]:
         lines += [f"### {table.title}", "", table.markdown().rstrip("\n"), ""]
     lines += ["### Conditions of the measurement", "", *_conditions_of_measurement(experiment, measured), ""]
     return lines
+
+
+def _command(experiment: Experiment, measured: Measured) -> str:
+    """Return the command that measures the same, with the number of seeds if all arms have more than the experiment asks for."""
+    budget = measured.budget
+    planned = max(arm.seeds or budget.seeds for arm in measured.arms.values())
+    common = min(len(by_seed) for by_seed in measured.records.values())
+    seeds = f" seeds={common}" if common > planned else ""
+    return f"python scripts/reproduce.py {experiment.name} budget={budget.name}{seeds}"
 
 
 def _conditions(checks: Sequence[Check]) -> ResultTable:
@@ -125,7 +134,10 @@ def _arms_table(experiment: Experiment, measured: Measured) -> ResultTable:
         "Means over the seeds with 95 % intervals, for magnitudes those of the logarithm. Statistics of features are those at the arm's "
         "last step, of the group where the magnitude is largest or the entropy smallest; PSNR is that of its best averaged weights."
     )
-    return ResultTable("Arms", header, rows, [note])
+    notes = [note]
+    if len({len(by_seed) for by_seed in measured.records.values()}) > 1:
+        notes.append("Arms with more seeds than others share them with other claims.")
+    return ResultTable("Arms", header, rows, notes)
 
 
 def _conditions_of_measurement(experiment: Experiment, measured: Measured) -> list[str]:

@@ -53,7 +53,7 @@ def test_a_claim_has_a_page_a_table_and_figures(name, tmp_path):
     page = (tmp_path / f"{name}.md").read_text()
     assert experiment.claim in page
     assert RULE in page
-    assert f"python scripts/reproduce.py {name} budget=cpu" in page
+    assert f"    python scripts/reproduce.py {name} budget=cpu\n" in page
     assert "Test CPU" in page
     assert "nan" not in page
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
@@ -101,7 +101,18 @@ def test_added_seeds_are_used(tmp_path):
     assert "0, 1, 2 " in (tmp_path / "figure14.md").read_text()
     write_records([EXPERIMENTS["figure14"]], CPU, tmp_path, magnitude, entropy, psnr, seeds=5)
     conduct(Order(names, CPU, seeds=5, out=tmp_path), Console(quiet=True))
-    assert "0, 1, 2, 3, 4 " in (tmp_path / "figure14.md").read_text()
+    page = (tmp_path / "figure14.md").read_text()
+    assert "0, 1, 2, 3, 4 " in page
+    assert "    python scripts/reproduce.py figure14 budget=cpu seeds=5\n" in page
+
+
+def test_further_seeds_of_a_shared_arm_are_explained(tmp_path):
+    write_records([EXPERIMENTS["figure1"]], CPU, tmp_path, magnitude, entropy, psnr)
+    write_records([EXPERIMENTS["figure11"]], CPU, tmp_path, magnitude, entropy, psnr)  # five seeds of two of the three arms
+    conduct(Order(["figure1"], CPU, out=tmp_path), Console(quiet=True))
+    page = (tmp_path / "figure1.md").read_text()
+    assert "    python scripts/reproduce.py figure1 budget=cpu\n" in page
+    assert "Arms with more seeds than others share them with other claims." in page
 
 
 def test_both_budgets_stand_on_one_page(tmp_path):
