@@ -130,7 +130,7 @@ def test_a_run_from_training_to_resuming(tmp_path):
     assert done.returncode == 0, done.stderr
     for word in (
         "sr_x2",
-        "1 of 2 images of sample (data.val_images=auto)",
+        "all 2 images of sample (data.val_images=all)",
         "parameters",
         "ends affine, standardized input",
         "precision 32-true",

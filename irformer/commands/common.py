@@ -6,11 +6,9 @@ Importing it loads no torch, so that a misspelled key is reported at once.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +23,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from irformer.config.compose import compose, options, searching
 from irformer.core.faults import machine_fault
 from irformer.core.folders import CONFIGS, typed_config_dir
+from irformer.core.libraries import silence_libraries
 from irformer.core.processes import rank
 from irformer.core.words import nearest
 from irformer.errors import UserError
@@ -210,19 +209,6 @@ def device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-def silence_libraries() -> None:
-    """Silence log messages and warnings of libraries, and set up irformer's own log."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)  # in networks of other projects, about its next default
-    # Our own messages, such as the detected layout of a weights file, are shown once.
-    own = logging.getLogger("irformer")
-    own.setLevel(logging.INFO if rank() == 0 else logging.ERROR)
-    own.handlers = [logging.StreamHandler()]
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from irformer.core.files import file_lock
+from irformer.core.libraries import silence_libraries
 from irformer.errors import UserError
 from irformer.experiments.analyses import analyze
 from irformer.experiments.planning import PlannedRun
@@ -120,6 +121,7 @@ def _train(run: PlannedRun, analyses: Sequence[str], connection: Connection) -> 
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (not a path of the file system)
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
+    silence_libraries()
     if run.config.trainer.accelerator == "cpu":
         torch.set_num_threads(1)
     try:

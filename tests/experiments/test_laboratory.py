@@ -88,6 +88,9 @@ def test_a_killed_command_resumes_and_writes_the_same_page(whole, photos, tmp_pa
     assert resumed.keys() == whole_pages.keys()
     for name in resumed:
         assert resumed[name].replace(str(tmp_path).encode(), str(whole).encode()) == whole_pages[name], name
+    logs = [file.read_text() for file in (tmp_path / "runs").rglob("log.txt")]
+    assert len(logs) == 4
+    assert not [line for log in logs for line in log.splitlines() if "site-packages" in line]  # warnings of libraries
 
 
 @pytest.mark.slow
