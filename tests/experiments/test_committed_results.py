@@ -1,5 +1,6 @@
 """The committed pages of the claims follow from the committed records, which belong to the experiments as they are described now."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -47,3 +48,12 @@ def test_a_page_shows_figures_that_are_there(name):
     shown = [part.partition(")")[0] for part in page.split("](")[1:]]
     assert shown
     assert not [file for file in shown if not (RESULTS / file).is_file()]
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/results.md"])
+def test_prose_quotes_the_control_as_it_stands_on_its_page(file):
+    """The prose names the factors of both norms, as the page prints them."""
+    text, page = ((RESULTS.parents[1] / name).read_text() for name in (file, "docs/results/control.md"))
+    factors = re.findall(r"explains a factor of (\S+) ", page)
+    assert len(factors) == 2
+    assert all(re.search(rf"\bby {re.escape(factor)}[\s,.]", text) for factor in factors)
