@@ -20,7 +20,7 @@ from irformer.experiments.description import Experiment
 from irformer.experiments.lab_arms import LN_WITH_AFFINE_ENDS, Arm, Blocks, Ends, long, scheme
 from irformer.experiments.measured import ENTROPY, LOG_MAGNITUDE, MAGNITUDE, QUALITY, VALIDATION, Measured, Quantity, magnitude
 from irformer.experiments.result_figures import effects_figure
-from irformer.experiments.seed_statistics import Estimate, mean_of
+from irformer.experiments.seed_statistics import Estimate, contrast, mean_of
 from irformer.reporting.tables import ResultTable
 
 BLOCKS: tuple[Blocks, ...] = ("ln", "iln")
@@ -61,10 +61,7 @@ def _by_seed(measured: Measured, quantity: Quantity, cells: Sequence[Cell], step
 
 
 def _contrast(values: Mapping[Cell, Mapping[int, float]], weight: Callable[[Cell], float]) -> Estimate:
-    """Estimate a weighted sum over cells, for each seed that all cells have; weights are divided by the sum of the positive ones."""
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in values.values())))
-    total = sum(max(weight(cell), 0.0) for cell in values)
-    return mean_of([sum(weight(cell) * by_seed[seed] for cell, by_seed in values.items()) / total for seed in seeds])
+    return contrast([(weight(cell), by_seed) for cell, by_seed in values.items()])
 
 
 def _sign(of: str) -> float:

@@ -12,6 +12,7 @@ from irformer.experiments.lab_arms import OFFICIAL_ILN, OFFICIAL_LN, Arm, long, 
 from irformer.experiments.measured import ENTROPY, LOG_MAGNITUDE, MAGNITUDE, QUALITY, Measured, Quantity
 from irformer.experiments.norm_arms import NORMS, ComparedNorm, ends_normalize, norm_arms
 from irformer.experiments.result_figures import dynamics_figure, interval_figure
+from irformer.experiments.seed_statistics import contrast
 from irformer.experiments.setting_arms import setting_arms, settings
 
 _TENFOLD = "in log10 of the magnitude"
@@ -189,6 +190,18 @@ def _figure7_checks(measured: Measured) -> list[Check]:
     ]
 
 
+def _figure7_remarks(measured: Measured) -> list[str]:
+    """Return what each half does to the magnitude, on which the paper's figure is silent, averaged over both states of the other half."""
+    iln, no_rescale, no_statistics, ln = (measured.values(key, LOG_MAGNITUDE) for key in _HALVES)
+    rescale = contrast([(1, no_rescale), (-1, iln), (1, ln), (-1, no_statistics)])
+    statistics = contrast([(1, no_statistics), (-1, iln), (1, ln), (-1, no_rescale)])
+    factors = [f"{10**found.mean:.3g} ({found.text(sign=True)} in log10)" for found in (rescale, statistics)]
+    return [
+        f"Without the rescaling, the magnitude is multiplied by {factors[0]}; with statistics of a token instead of the whole image, by "
+        f"{factors[1]}. Both are averages over the two states of the other half."
+    ]
+
+
 FIGURE7 = Experiment(
     name="figure7",
     reference="Figure 7",
@@ -203,6 +216,7 @@ FIGURE7 = Experiment(
     checks=_figure7_checks,
     would_change=_LONGER,
     figure=dynamics_figure,
+    remarks=_figure7_remarks,
     setting="Four corners: either half with and without the other. All have the ends and the input of i-LN, so only the blocks differ.",
 )
 

@@ -152,7 +152,7 @@ def interval_figure(rows: Mapping[str, Estimate], label: str, zero: str = "no di
         label: label of the axis.
         zero: what the line at 0 means.
     """
-    figure, axes = new_figure(1.7 + 0.45 * len(rows))
+    figure, axes = new_figure(1.9 + 0.45 * len(rows))
     axis = axes[0, 0]
     for place, estimate in enumerate(rows.values()):
         shade = COLORS[0] if estimate.low > 0 else COLORS[1] if estimate.high < 0 else "0.35"
@@ -161,8 +161,8 @@ def interval_figure(rows: Mapping[str, Estimate], label: str, zero: str = "no di
         axis.plot(estimate.mean, place, "o", color=shade, ms=8)
     axis.axvline(0, color="0.3", lw=1, ls="--")
     axis.set_yticks(range(len(rows)), list(rows))
-    axis.invert_yaxis()
-    axis.set_xlabel(f"{label}; dashed: {zero}")
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel(f"{label}\ndashed: {zero}")  # long names leave little width
     return figure
 
 

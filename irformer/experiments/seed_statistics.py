@@ -78,6 +78,13 @@ def difference_of(first: BySeed, second: BySeed) -> Estimate:
     return Estimate(mean, mean - half, mean + half, len(a) + len(b))
 
 
+def contrast(weighted: Sequence[tuple[float, BySeed]]) -> Estimate:
+    """Estimate a weighted sum of arms over the seeds that all of them have; weights are divided by the sum of the positive ones."""
+    seeds = sorted(set.intersection(*(set(by_seed) for _, by_seed in weighted)))
+    total = sum(max(weight, 0.0) for weight, _ in weighted)
+    return mean_of([sum(weight * by_seed[seed] for weight, by_seed in weighted) / total for seed in seeds])
+
+
 def deviation_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Estimate the ratio of two standard deviations over seeds, with the interval of the F distribution, which assumes normal values."""
     a, b = (float(np.std(values, ddof=1)) if len(values) > 1 else math.nan for values in (first, second))

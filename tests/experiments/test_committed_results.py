@@ -57,3 +57,11 @@ def test_prose_quotes_the_control_as_it_stands_on_its_page(file):
     factors = re.findall(r"explains a factor of (\S+) ", page)
     assert len(factors) == 2
     assert all(re.search(rf"\bby {re.escape(factor)}[\s,.]", text) for factor in factors)
+
+
+def test_prose_quotes_figure7_as_it_stands_on_its_page():
+    text, page = ((RESULTS.parents[1] / name).read_text() for name in ("docs/results.md", "docs/results/figure7.md"))
+    (line,) = [line for line in page.splitlines() if line.startswith("- Without the rescaling")]
+    factors = re.findall(r"by ([\d.]+) \(", line)
+    assert len(factors) == 2
+    assert all(f" {factor} times" in text for factor in factors)

@@ -1,6 +1,7 @@
 """Verdicts and effects follow from the numbers by the stated rule."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from irformer.experiments.checks import Check, reason_of, verdict_of
 from irformer.experiments.control import EFFECTS, all_corner_effects, doubling_step, effects, onset
 from irformer.experiments.laboratory import EXPERIMENTS, state
 from irformer.experiments.measured import LOG_MAGNITUDE
-from irformer.experiments.seed_statistics import Estimate, deviation_ratio, difference_of, mean_of
+from irformer.experiments.seed_statistics import Estimate, contrast, deviation_ratio, difference_of, mean_of
 
 
 def check(low: float, high: float) -> Check:
@@ -54,6 +55,11 @@ def test_common_seeds_are_paired():
     assert difference_of(first, {seed: value - 1 for seed, value in first.items()}).text() == "1.00 [1.00, 1.00]"
     unpaired = difference_of(first, {3: 0.0, 4: 10.0, 5: 100.0})
     assert unpaired.low < 0 < unpaired.high
+
+
+def test_a_contrast_uses_the_seeds_that_all_arms_have():
+    found = contrast([(1, {0: 3.0, 1: 4.0, 2: 99.0}), (1, {0: 5.0, 1: 6.0}), (-2, {0: 1.0, 1: 2.0})])
+    assert (found.text(), found.count) == ("3.00 [3.00, 3.00]", 2)
 
 
 def test_a_ratio_of_deviations_has_the_interval_of_f():
@@ -113,3 +119,14 @@ def test_the_control_agrees_where_the_blocks_are_the_cause(control):
 
 def test_the_control_sees_nothing_where_nothing_grows(control):
     assert control(blocks=1.0, ends=1.0).verdict == "not visible at this budget"
+
+
+def test_figure7_tells_both_halves_apart(tmp_path):
+    def magnitude(run, step):
+        name = norm_of(run).name
+        return (20 if name in ("ln", "iln_norescale") else 1) * (1.5 if name in ("ln", "ln_rescale") else 1) * 10 ** noise(run, 0.001)
+
+    write_records([EXPERIMENTS["figure7"]], CPU, tmp_path, magnitude)
+    (remark,) = EXPERIMENTS["figure7"].remarks(state(EXPERIMENTS["figure7"], CPU, tmp_path).finding.measured)
+    factors = [float(factor) for factor in re.findall(r"by ([\d.]+) \(", remark)]
+    assert factors == pytest.approx([20, 1.5], rel=0.02)
