@@ -191,14 +191,14 @@ def _figure7_checks(measured: Measured) -> list[Check]:
 
 
 def _figure7_remarks(measured: Measured) -> list[str]:
-    """Return what each half does to the magnitude, on which the paper's figure is silent, averaged over both states of the other half."""
+    """Return the effect of each half on the magnitude, which the paper's figure does not show, averaged over both states of the other."""
     iln, no_rescale, no_statistics, ln = (measured.values(key, LOG_MAGNITUDE) for key in _HALVES)
     rescale = contrast([(1, no_rescale), (-1, iln), (1, ln), (-1, no_statistics)])
     statistics = contrast([(1, no_statistics), (-1, iln), (1, ln), (-1, no_rescale)])
     factors = [f"{10**found.mean:.3g} ({found.text(sign=True)} in log10)" for found in (rescale, statistics)]
     return [
-        f"Without the rescaling, the magnitude is multiplied by {factors[0]}; with statistics of a token instead of the whole image, by "
-        f"{factors[1]}. Both are averages over the two states of the other half."
+        f"Removing the rescaling multiplies the magnitude by {factors[0]}; replacing the statistics of the whole image by per-token "
+        f"statistics multiplies it by {factors[1]}. Each effect is averaged over both states of the other half."
     ]
 
 

@@ -59,9 +59,18 @@ def test_prose_quotes_the_control_as_it_stands_on_its_page(file):
     assert all(re.search(rf"\bby {re.escape(factor)}[\s,.]", text) for factor in factors)
 
 
+def test_the_results_quote_shares_and_steps_of_the_control():
+    text, page = ((RESULTS.parents[1] / name).read_text() for name in ("docs/results.md", "docs/results/control.md"))
+    (share,) = re.findall(r"(\d+) % belong to the final norm", page)
+    steps = re.findall(r"at step ([\d,]+) \(median\)", page)
+    assert f"This is {share} % of the sum of both" in text
+    assert f"by step {steps[0]} (median" in text
+    assert f"by step {steps[1]} at twice the learning rate" in text
+
+
 def test_prose_quotes_figure7_as_it_stands_on_its_page():
     text, page = ((RESULTS.parents[1] / name).read_text() for name in ("docs/results.md", "docs/results/figure7.md"))
-    (line,) = [line for line in page.splitlines() if line.startswith("- Without the rescaling")]
+    (line,) = [line for line in page.splitlines() if line.startswith("- Removing the rescaling")]
     factors = re.findall(r"by ([\d.]+) \(", line)
     assert len(factors) == 2
     assert all(f" {factor} times" in text for factor in factors)
