@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from irformer.config.compose import instantiate
+from irformer.config.compose import build_network, instantiate
 from irformer.experiments.budgets import Budget
 from irformer.experiments.lab_arms import OFFICIAL_ILN, OFFICIAL_LN, Arm
 from irformer.experiments.planning import plan_runs
+from irformer.models.interface import final_norm_of
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,13 @@ def norm_arms(budget: Budget) -> Iterator[Arm]:
 
 
 def ends_normalize(arm: Arm, budget: Budget) -> bool:
-    """Return whether the norm at an arm's ends removes the scale of its input; calls the norm to find out."""
-    end = instantiate(plan_runs([arm], budget, seeds=1)[0].config.norm).end(16)
+    """Return whether an arm's network has a final norm, and this norm removes the scale of its input; calls the norm to find out."""
+    config = plan_runs([arm], budget, seeds=1)[0].config
+    with torch.device("meta"):
+        network = build_network(config.model)
+    if final_norm_of(network) is None:
+        return False
+    end = instantiate(config.norm).end(16)
     features = torch.randn(1, 4, 4, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return torch.allclose(end(features)[0], end(2 * features)[0], rtol=1e-2, atol=1e-2)

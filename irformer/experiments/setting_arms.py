@@ -33,9 +33,18 @@ def _changes(budget: Budget) -> dict[str, tuple[str, tuple[str, ...], float]]:
 
 def setting_arms(budget: Budget) -> Iterator[Arm]:
     """Yield both networks of each setting."""
+    return _pairs(budget, settings(budget))
+
+
+def task_and_backbone_arms(budget: Budget) -> Iterator[Arm]:
+    """Yield both networks of each setting of table 2."""
+    return _pairs(budget, tasks_and_backbones(budget))
+
+
+def _pairs(budget: Budget, titles: Mapping[str, str]) -> Iterator[Arm]:
     steps = () if budget.setting == budget.short else (f"trainer.max_steps={budget.setting}",)
     changes = {BASE: ((), 1.0)} | {key: ((*words, *steps), cost) for key, (_, words, cost) in _changes(budget).items()}
-    for key, title in settings(budget).items():
+    for key, title in titles.items():
         words, cost = changes[key]
         for norm, name, official in (("ln", "LayerNorm", OFFICIAL_LN), ("iln", "i-LN", OFFICIAL_ILN)):
             yield Arm(f"{key}-{norm}", f"{title}: {name}", (*words, *official), budget.setting_seeds, cost)

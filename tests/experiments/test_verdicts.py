@@ -130,3 +130,14 @@ def test_figure7_tells_both_halves_apart(tmp_path):
     (remark,) = EXPERIMENTS["figure7"].remarks(state(EXPERIMENTS["figure7"], CPU, tmp_path).finding.measured)
     factors = [float(factor) for factor in re.findall(r"by ([\d.]+) \(", remark)]
     assert factors == pytest.approx([20, 1.5], rel=0.02)
+
+
+def test_figure2_sets_networks_without_a_final_norm_apart(tmp_path):
+    def magnitude(run, step):
+        growth = 1e6 if "model=drct_tiny" in run.overrides else 1.0 if "model=restormer_tiny" in run.overrides else 1e3
+        return (growth if norm_of(run).name == "ln" else 1.0) * 10 ** noise(run, 0.001)
+
+    write_records([EXPERIMENTS["figure2"]], CPU, tmp_path, magnitude)
+    (remark,) = EXPERIMENTS["figure2"].remarks(state(EXPERIMENTS["figure2"], CPU, tmp_path).finding.measured)
+    assert "is +3.00 to +6.00 above" in remark
+    assert re.search(r"without a final norm \(restormer_tiny\), the difference is [+-]0\.00\.", remark)
