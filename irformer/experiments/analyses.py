@@ -28,12 +28,11 @@ from irformer.errors import UserError
 from irformer.evaluation.evaluate import evaluate
 from irformer.evaluation.restorers import NetworkRestorer, to_tensor
 from irformer.models.interface import evaluation_mode, final_norm_of, groups_of, multiple_of, padding_of
-from irformer.precision import Calibration, in_precision, scale_stream
+from irformer.precision import LARGEST_HALF, Calibration, in_precision, scale_stream
 from irformer.tasks.task import Task
 from irformer.weights.checkpoints import BEST, load_checkpoint
 
 EVALUATED = ("fp32", "bf16", "fp16", "int8", "int4")
-_LARGEST_HALF = 65504
 _FILE = "analyses.json"  # in the folder of the run
 
 Analysis = Callable[[nn.Module, Task, TestSet], dict[str, Any]]
@@ -109,7 +108,7 @@ def precision(network: nn.Module, task: Task, test_set: TestSet) -> dict[str, An
             "scheme": record.scheme,
         }
     stream = max(records["fp32"].largest[group] for group in groups_of(network))
-    factor = 2.0 ** math.ceil(math.log2(2 * _LARGEST_HALF / max(stream, 1e-6)))
+    factor = 2.0 ** math.ceil(math.log2(2 * LARGEST_HALF / max(stream, 1e-6)))
     found["scaled"] = {"stream": float(f"{stream:.4g}"), "factor": factor}
     for name in ("fp32", "fp16"):
         found["scaled"][name] = _quality(in_precision(scale_stream(network, factor), name).network, network, task, test_set)

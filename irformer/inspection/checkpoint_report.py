@@ -12,12 +12,13 @@ from irformer.dynamics.features import Measured, measure
 from irformer.dynamics.parameters import magnitude_correlations, norm_vectors, position_biases, smoothness
 from irformer.dynamics.selection import GROUPS, Layer, matching, select_layers
 from irformer.evaluation.results import strict
-from irformer.inspection.evidence import LARGEST_HALF, PRECISIONS, RULE, Evidence, Verdict, gather_evidence, judge
+from irformer.inspection.evidence import PRECISIONS, RULE, Evidence, Verdict, gather_evidence, judge
 from irformer.inspection.probing_photos import probing_photos
 from irformer.inspection.receptive_field import ReceptiveField, receptive_field
 from irformer.models.flops import forward_flops
 from irformer.models.interface import final_norm_of, groups_of, layer_names_of, multiple_of
 from irformer.models.module_tree import repeated_parts
+from irformer.precision import LARGEST_HALF
 from irformer.weights.checkpoints import Checkpoint
 
 BLOCKS = "blocks"

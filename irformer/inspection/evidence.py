@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from irformer.errors import UserError
-from irformer.precision import Precision, in_precision
-
-LARGEST_HALF = 65504.0
-"""The largest number of float16."""
+from irformer.precision import LARGEST_HALF, Precision, in_precision
 
 LEAST_HALF = 50.0
 """PSNR in dB against float32 that plain float16 must reach; 8-bit rounding has 58.9 dB."""

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from irformer.dynamics.figures import position_bias_pictures
 from irformer.dynamics.selection import GROUPS
 from irformer.inspection.checkpoint_report import Inspection
-from irformer.inspection.evidence import LARGEST_HALF
 from irformer.inspection.inspection_tables import facts, tables
+from irformer.precision import LARGEST_HALF
 from irformer.reporting.html import data_uri, write_html
 
 # Attention layers whose biases are drawn; of more, every second, third, ... is.

@@ -3,7 +3,8 @@
 import math
 
 from irformer.inspection.checkpoint_report import Inspection
-from irformer.inspection.evidence import LARGEST_HALF, RULE, Evidence, percent
+from irformer.inspection.evidence import RULE, Evidence, percent
+from irformer.precision import LARGEST_HALF
 from irformer.reporting.tables import Cell, Number, ResultTable
 
 

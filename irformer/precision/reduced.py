@@ -19,6 +19,8 @@ from irformer.precision.quantization import Calibration, quantize_network
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4", "fp16_safe"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BITS: dict[str, int] = {"int8": 8, "int4": 4}
+LARGEST_HALF = 65504.0
+"""The largest number of float16."""
 # Precisions with more range, which do not overflow where another one does.
 _WIDER = {"fp16": "fp16_safe, bf16 or fp32", "fp16_safe": "bf16 or fp32"}
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -48,7 +48,8 @@ def test_claims_share_their_arms():
     assert names("figure7") == names("table3")
     assert names("table2") < names("figure2")
     assert names("figure4") == names("table1")
-    assert names("table4") == names("figure8") == names("figure9") == names("figure10") <= names("figure11")
+    assert names("figure8") == names("figure9") <= names("figure11")
+    assert names("table4") == names("figure10") <= names("figure8") | names("figure2")
 
 
 def test_the_control_runs_four_corners_for_6000_steps_and_twelve_for_1500_with_three_seeds():

@@ -1,5 +1,6 @@
 """Verdicts and effects follow from the numbers by the stated rule."""
 
+import json
 import math
 import re
 
@@ -12,6 +13,7 @@ from irformer.experiments.checks import Check, reason_of, verdict_of
 from irformer.experiments.control import EFFECTS, all_corner_effects, doubling_step, effects, onset
 from irformer.experiments.laboratory import EXPERIMENTS, state
 from irformer.experiments.measured import LOG_MAGNITUDE
+from irformer.experiments.planning import plan_runs
 from irformer.experiments.seed_statistics import Estimate, contrast, deviation_ratio, difference_of, mean_of
 
 
@@ -141,3 +143,22 @@ def test_figure2_sets_networks_without_a_final_norm_apart(tmp_path):
     (remark,) = EXPERIMENTS["figure2"].remarks(state(EXPERIMENTS["figure2"], CPU, tmp_path).finding.measured)
     assert "is +3.00 to +6.00 above" in remark
     assert re.search(r"without a final norm \(restormer_tiny\), the difference is [+-]0\.00\.", remark)
+
+
+def test_table4_tells_a_trained_overflow_from_a_scaled_one(tmp_path):
+    experiment = EXPERIMENTS["table4"]
+    write_records([experiment], CPU, tmp_path)
+    wide = next(arm for arm in experiment.arms(CPU) if arm.key == "wide-ln")
+    for run in plan_runs([wide], CPU):
+        file = tmp_path / "data" / "cpu" / run.name / "results.json"
+        results = json.loads(file.read_text())
+        precision = results["analyses"]["precision"]
+        precision["fp16"] |= {"psnr": 7.5 + noise(run, 0.01), "non_finite": 64 if run.seed else 0}
+        precision["scaled"]["stream"] = 1e6 + 1e5 * run.seed
+        file.write_text(json.dumps(results))
+    finding = state(experiment, CPU, tmp_path).finding
+    assert [check.outcome for check in finding.checks] == ["undecided", "holds", "holds", "holds"]
+    assert finding.checks[2].statement == "At twice the width, in fp16, LayerNorm loses at least 1 dB more than i-LN"
+    remarks = dict(zip(finding.measured.arms, experiment.remarks(finding.measured), strict=True))
+    assert re.search(r"1 of 2 trained networks fail in float16, .* reach 1\.1e\+06; they restore with 7\.\d\d dB", remarks["wide-ln"])
+    assert all("not a trained network" in remarks[key] for key in ("ln", "iln", "wide-iln"))
