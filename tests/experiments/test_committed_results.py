@@ -74,3 +74,22 @@ def test_prose_quotes_figure7_as_it_stands_on_its_page():
     factors = re.findall(r"by ([\d.]+) \(", line)
     assert len(factors) == 2
     assert all(f" {factor} times" in text for factor in factors)
+
+
+def test_prose_quotes_the_pairs_of_networks_as_they_stand_on_their_pages():
+    text, figure2, table2, table4 = (
+        " ".join((RESULTS.parents[1] / name).read_text().split())
+        for name in ("docs/results.md", "docs/results/figure2.md", "docs/results/table2.md", "docs/results/table4.md")
+    )
+    (span, without) = re.findall(r"magnitude is (\S+ to \S+) above .* \(restormer_tiny\), the difference is (\S+)\. ", figure2)[0]
+    assert f"The magnitude with LayerNorm is {span} above that of i-LN in log10" in text
+    assert f"the difference is {without}. This is what the control predicts." in text
+    gains = dict(re.findall(r"\| (\w[^|]*): i-LN restores better than LayerNorm \| \+([\d.]+) ", table2))
+    restormer = gains.pop("restormer_tiny")
+    assert len(gains) == 5
+    assert f"i-LN restores better by {min(gains.values())} to {max(gains.values())} dB with SwinIR, HAT and DRCT" in text
+    assert f"With Restormer the difference is +{restormer} dB" in text
+    count, half, full = re.findall(
+        r"(\d of \d) trained networks fail in float16, .*? restore with ([\d.]+) and \2 dB in float16, and with (.*?) dB", table4
+    )[0]
+    assert f"{count} trained LayerNorm networks fail in float16: they restore Set5 with {half} dB instead of {full} dB" in text
