@@ -77,7 +77,7 @@ def refused_by(command: str, kind: str, folder: Path, monkeypatch: pytest.Monkey
     assert exit_.value.code == 1
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert ("its upsampler alone may differ" if command == "train" and kind in MISFITS else expected) in error
+    assert ("only its upsampler may differ" if command == "train" and kind in MISFITS else expected) in error
     assert left(folder) - before <= {Path("runs")}
 
 
