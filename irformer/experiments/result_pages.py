@@ -108,9 +108,9 @@ def _section(experiment: Experiment, finding: Finding) -> list[str]:
 
 
 def _command(experiment: Experiment, measured: Measured) -> str:
-    """Return the command that measures the same, with the number of seeds if all arms have more than the experiment asks for."""
+    """Return the command that measures the same, with the number of seeds that all arms have if the experiment asks for fewer in one."""
     budget = measured.budget
-    planned = max(arm.seeds or budget.seeds for arm in measured.arms.values())
+    planned = min(arm.seeds or budget.seeds for arm in measured.arms.values())
     common = min(len(by_seed) for by_seed in measured.records.values())
     seeds = f" seeds={common}" if common > planned else ""
     return f"python scripts/reproduce.py {experiment.name} budget={budget.name}{seeds}"
