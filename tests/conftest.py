@@ -1,6 +1,7 @@
 """What several test files use: where test images and reference outputs are, and small pictures with structure."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,10 @@ import pytest
 from irformer.datasets.catalog import TEST_SETS
 
 pytest_plugins = ["reliability"]
+
+# A shell without job control starts background jobs with SIGINT ignored, and processes inherit that: those of the tests must hear Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(variable: str, what: str) -> Path:
