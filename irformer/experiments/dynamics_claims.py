@@ -103,9 +103,9 @@ def _figure2_remarks(measured: Measured) -> list[str]:
     ratios = {name: measured.difference(f"{name}-ln", f"{name}-iln", LOG_MAGNITUDE).mean for name in names}
     with_norm, without = ([ratios[name] for name in group] for group in (normalizing, others))
     return [
-        f"With a final LayerNorm, which removes the scale of the features, the magnitude is {_from_to(with_norm)} above that of i-LN "
-        f"in log10. In networks without a final norm ({', '.join(names[name] for name in others)}), the difference is {_from_to(without)}. "
-        "`control` changes the final norm alone."
+        f"With a final LayerNorm, which removes the scale of the features, the magnitude differs from that of i-LN by "
+        f"{_from_to(with_norm)} in log10. Without a final norm ({', '.join(names[name] for name in others)}), it differs by "
+        f"{_from_to(without)}. `control` changes the final norm alone."
     ]
 
 

@@ -81,9 +81,9 @@ def test_prose_quotes_the_pairs_of_networks_as_they_stand_on_their_pages():
         " ".join((RESULTS.parents[1] / name).read_text().split())
         for name in ("docs/results.md", "docs/results/figure2.md", "docs/results/table2.md", "docs/results/table4.md")
     )
-    (span, without) = re.findall(r"magnitude is (\S+ to \S+) above .* \(restormer_tiny\), the difference is (\S+)\. ", figure2)[0]
-    assert f"The magnitude with LayerNorm is {span} above that of i-LN in log10" in text
-    assert f"the difference is {without}. This is what the control predicts." in text
+    (span, without) = re.findall(r"i-LN by (\S+ to \S+) in log10\. Without .* \(restormer_tiny\), it differs by (\S+)\. ", figure2)[0]
+    assert f"LayerNorm's magnitude differs from that of i-LN by {span} in log10" in text
+    assert f"it differs by {without}. This is what the control predicts." in text
     gains = dict(re.findall(r"\| (\w[^|]*): i-LN restores better than LayerNorm \| \+([\d.]+) ", table2))
     restormer = gains.pop("restormer_tiny")
     assert len(gains) == 5

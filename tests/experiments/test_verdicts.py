@@ -141,8 +141,8 @@ def test_figure2_sets_networks_without_a_final_norm_apart(tmp_path):
 
     write_records([EXPERIMENTS["figure2"]], CPU, tmp_path, magnitude)
     (remark,) = EXPERIMENTS["figure2"].remarks(state(EXPERIMENTS["figure2"], CPU, tmp_path).finding.measured)
-    assert "is +3.00 to +6.00 above" in remark
-    assert re.search(r"without a final norm \(restormer_tiny\), the difference is [+-]0\.00\.", remark)
+    assert "differs from that of i-LN by +3.00 to +6.00 in log10" in remark
+    assert re.search(r"Without a final norm \(restormer_tiny\), it differs by [+-]0\.00\.", remark)
 
 
 def test_table4_tells_a_trained_overflow_from_a_scaled_one(tmp_path):
